@@ -1,0 +1,71 @@
+/**
+ * Every error code that Tallyhouse shows, one row each in docs/errors.md (tidy checks both ways).
+ * Codes of a rejected usage event stand in {@link REJECTION_CODES}.
+ */
+export const ERROR_CODES = [
+  "CONFIG_INVALID",
+  "CONTROL_RECORD_INVALID",
+  "DATA_FOLDER_IN_USE",
+  "LOG_CORRUPT",
+  "LOG_FULL",
+  "LOG_GAP",
+  "LOG_MISCONFIGURED",
+  "LOG_RECORD_TOO_LARGE",
+  "LOG_UNAVAILABLE",
+  "METERS_INVALID",
+  "METER_FROM_TOO_EARLY",
+  "PORT_IN_USE",
+  "STORE_UNAVAILABLE",
+  "STREAM_MISMATCH",
+] as const;
+export type ErrorCode = (typeof ERROR_CODES)[number];
+
+/** Why one usage event of a request was refused; the answer adds a JSON pointer. One row each in docs/errors.md. */
+export const REJECTION_CODES = [
+  "EVENT_NOT_AN_OBJECT",
+  "FIELD_MISSING",
+  "FIELD_INVALID",
+  "FIELD_UNKNOWN",
+  "FIELD_TOO_LONG",
+  "EVENT_TOO_LARGE",
+  "DATA_TOO_DEEP",
+  "DATA_TOO_MANY_PROPERTIES",
+  "NAME_FORBIDDEN",
+  "TIME_INVALID",
+  "MODE_MISMATCH",
+] as const;
+export type RejectionCode = (typeof REJECTION_CODES)[number];
+
+/** Every code of an RFC 9457 problem document of the HTTP API, one row each in docs/errors.md. */
+export const PROBLEM_CODES = [
+  "AUTH_REQUIRED",
+  "AUTH_INVALID",
+  "BODY_INVALID",
+  "BODY_TOO_LARGE",
+  "CONTENT_TYPE_UNSUPPORTED",
+  "GATEWAY_OVERLOADED",
+  "INTERNAL",
+  "LOG_UNAVAILABLE",
+  "METER_UNKNOWN",
+  "NOT_FOUND",
+  "QUERY_INVALID",
+  "STORE_UNAVAILABLE",
+  "TOO_MANY_EVENTS",
+] as const;
+export type ProblemCode = (typeof PROBLEM_CODES)[number];
+
+/** What the one place that reacts does: try the same again, set the thing aside and go on, or stop and page. */
+export type ErrorAction = "retry" | "dead-letter" | "halt";
+
+/** An outage or a refusal of an outside system. `message` is for operators: what, where, what to do; never a secret. */
+export class TallyhouseError extends Error {
+  override readonly name = "TallyhouseError";
+  readonly code: ErrorCode;
+  readonly action: ErrorAction;
+
+  constructor(input: { code: ErrorCode; action: ErrorAction; message: string; cause?: unknown }) {
+    super(input.message, input.cause === undefined ? undefined : { cause: input.cause });
+    this.code = input.code;
+    this.action = input.action;
+  }
+}

@@ -1,0 +1,36 @@
+/**
+ * Java-compatible murmur2 over bytes, as 32-bit signed integer.
+ * @see https://github.com/apache/kafka/blob/trunk/clients/src/main/java/org/apache/kafka/common/utils/Utils.java (read 2026-11)
+ */
+export function murmur2(bytes: Uint8Array): number {
+  const multiplier = 0x5bd1e995;
+  const length = bytes.length;
+  let hash = 0x9747b28c ^ length;
+  const fullWords = length >> 2;
+  for (let word = 0; word < fullWords; word += 1) {
+    const i = word * 4;
+    let k =
+      ((bytes[i] as number) | ((bytes[i + 1] as number) << 8) | ((bytes[i + 2] as number) << 16)) +
+      ((bytes[i + 3] as number) << 24);
+    k = Math.imul(k, multiplier);
+    k ^= k >>> 24;
+    k = Math.imul(k, multiplier);
+    hash = Math.imul(hash, multiplier) ^ k;
+  }
+  const rest = length & 3;
+  const tail = length & ~3;
+  if (rest === 3) hash ^= (bytes[tail + 2] as number) << 16;
+  if (rest >= 2) hash ^= (bytes[tail + 1] as number) << 8;
+  if (rest >= 1) {
+    hash ^= bytes[tail] as number;
+    hash = Math.imul(hash, multiplier);
+  }
+  hash ^= hash >>> 13;
+  hash = Math.imul(hash, multiplier);
+  return hash ^ (hash >>> 15);
+}
+
+/** The partition of a record key: Kafka's default partitioner, so Java clients and we agree. Result in [0, partitionCount). */
+export function partitionOfKey(key: Uint8Array, partitionCount: number): number {
+  return (murmur2(key) & 0x7fffffff) % partitionCount;
+}
