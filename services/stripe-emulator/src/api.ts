@@ -5,7 +5,7 @@ import { authenticate } from "./authentication.ts";
 import type { Clock } from "./clock.ts";
 import { type Engine, handlers } from "./engine.ts";
 import { checkExpand } from "./expand.ts";
-import { canonicalText, emptyGroup, FormError, type FormGroup, parseForm } from "./form.ts";
+import { canonicalText, emptyGroup, FormError, type FormGroup, type FormNode, parseForm } from "./form.ts";
 import type { Handler, ReadSettings } from "./handler.ts";
 import { InFlight, type RateLimits, type RequestCounts } from "./limits.ts";
 import { countedAnswer, pairOf } from "./meter-events.ts";
@@ -180,9 +180,17 @@ function check(description: ApiDescription, { match, form, handler }: Work): { p
   const checked = checkParameters(operation.parameters, form);
   if (checked.kind === "invalid") return refusal(400, checked.error);
   const { parameters } = checked;
-  const extra = Object.keys(parameters).find((name) => name !== "expand" && !handler.supported.includes(name));
+  const extra =
+    Object.keys(parameters).find((name) => name !== "expand" && !handler.supported.includes(name)) ??
+    handler.unsupported?.find((name) => isGiven(form, name));
   if (extra !== undefined) return unsupported(`the parameter ${extra}`);
   return checkExpand(description, operation.answer, (parameters["expand"] ?? []) as string[]) ?? { parameters };
+}
+
+function isGiven(form: FormGroup, name: string): boolean {
+  let node: FormNode | undefined = form;
+  for (const key of name.replaceAll("]", "").split("[")) node = typeof node === "object" ? node[key] : undefined;
+  return node !== undefined;
 }
 
 function readForm(request: ApiRequest): { group: FormGroup } | Answer {

@@ -24,6 +24,8 @@ export interface Handler {
   readonly effect: "read" | "write";
   /** The documented parameters that have an effect here; the other documented ones answer 501. `expand` always has. */
   readonly supported: readonly string[];
+  /** Documented parameters below a supported one that answer 501 too, in brackets: `invoice_settings[footer]`. */
+  readonly unsupported?: readonly string[];
   run(call: Call, settings: ReadSettings): Result;
 }
 

@@ -45,8 +45,14 @@ function checkNode(check: Check, schema: Schema, named: Named): unknown {
 }
 
 function checkAnyOf(check: Check, branches: readonly Schema[], named: Named): unknown {
-  const fitting = branches.find((branch) => fits(branch, named.node)) ?? branches[0] ?? {};
-  return checkNode(check, fitting, named);
+  const fitting = branches.filter((branch) => fits(branch, named.node));
+  for (const branch of fitting) {
+    const attempt: Check = { problems: [] };
+    const value = checkNode(attempt, branch, named);
+    if (attempt.problems.length === 0) return value;
+  }
+  // No alternative takes it: what the last fitting one says is answered (`inf` or an integer: "Invalid integer").
+  return checkNode(check, fitting.at(-1) ?? branches[0] ?? {}, named);
 }
 
 /** Which alternative a text, an empty text or a group can only mean. */
