@@ -29,7 +29,7 @@ export const handlers: Handlers = {
 };
 
 /** A journal below this size is replayed at every start rather than folded into a snapshot: about a second. */
-export const JOURNAL_BYTES_MIN = 32 << 20;
+const JOURNAL_BYTES_MIN = 32 << 20;
 
 /** State and journal together: the only writer of both. */
 export interface Engine {
