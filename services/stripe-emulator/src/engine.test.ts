@@ -232,7 +232,7 @@ describe("the engine", () => {
 
   it("refuses a folder in use, and takes over the lock of a dead process", async () => {
     const engine = await open();
-    await expect(open()).rejects.toThrow(`${folder} is in use by process`);
+    await expect(open()).rejects.toThrow(`${folder} belongs to the running process`);
     await engine.close();
     writeFileSync(join(folder, "lock"), "4194304999 0");
     await (await open()).close();

@@ -144,7 +144,7 @@ function lockFolder(folder: string): () => void {
     const holder = readFileSync(path, "utf8");
     const owner = Number(holder.split(" ")[0]);
     if (holder === self || isRunning(owner)) {
-      throw new Error(`${folder} is in use by process ${owner} (if it is not an emulator, delete ${path})`);
+      throw new Error(`${folder} belongs to the running process ${owner} (if that is no emulator, delete ${path})`);
     }
     rmSync(path, { force: true });
   }
