@@ -1,4 +1,4 @@
-/** The workspaces of the tree and their test files. */
+/** The workspaces of the tree and the test files that `npm test` runs. */
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -9,6 +9,9 @@ export interface Workspace {
   readonly name: string;
   readonly testFiles: readonly string[];
 }
+
+/** Folders of test/ that need more than Node and npm: commands of their own run them (run-suite.ts). */
+const SERVER_SUITES: ReadonlySet<string> = new Set(["integration", "kill", "load", "traces"]);
 
 /** Every workspace of a tree, sorted by folder. Throws when a package.json cannot be read. */
 export function readWorkspaces(root: string): Workspace[] {
@@ -24,7 +27,7 @@ export function readWorkspaces(root: string): Workspace[] {
       name: readPackage(join(root, folder)).name,
       testFiles: globSync("**/*.test.ts", {
         cwd: join(root, folder),
-        exclude: (name) => name === "node_modules",
+        exclude: (name) => name === "node_modules" || SERVER_SUITES.has(name),
       }).sort(),
     }));
 }
