@@ -1,5 +1,15 @@
 export { assert, InvariantError, unreachable } from "./assert.ts";
 export {
+  CONTROL_HEADER,
+  CONTROL_MAC_HEADER,
+  type ControlFact,
+  type ControlKey,
+  type ControlReading,
+  decodeControl,
+  encodeControl,
+  isControl,
+} from "./control.ts";
+export {
   ERROR_CODES,
   type ErrorAction,
   type ErrorCode,
@@ -10,5 +20,62 @@ export {
   TallyhouseError,
 } from "./errors.ts";
 export type { EventLog, LogBounds, LogEntry, LogRecord, LogSubscriber, OpenedEventLog } from "./event-log.ts";
+export { createDigester, type EventDigests, partitionOfEvent, recordKeyOf } from "./identity.ts";
+export {
+  canonicalJson,
+  compilePointer,
+  isJsonObject,
+  isRawNumber,
+  type JsonObject,
+  parseJson,
+  pointerOf,
+  textOfJson,
+} from "./json.ts";
+export {
+  type Aggregation,
+  AGGREGATIONS,
+  type CompiledMeter,
+  compileMeter,
+  type Contribution,
+  DIMENSION_BYTES_MAX,
+  meterDigest,
+  type MeterRule,
+  MeterRuleSchema,
+  type MeterVersion,
+} from "./meter.ts";
+export { type FileProblem, type MetersFileReading, parseMetersFile } from "./meters-file.ts";
 export { murmur2, partitionOfKey } from "./murmur2.ts";
+export {
+  formatQuantity,
+  ONE_QUANTITY,
+  parseQuantity,
+  type Quantity,
+  quantityFromScaled,
+  quantityOfJson,
+  ZERO_QUANTITY,
+} from "./quantity.ts";
+export { decodeUsageRecord, RECORD_BYTES_MAX } from "./record.ts";
+export { type Authenticator, modeOfServiceToken, type Principal } from "./service-token.ts";
 export type { AnalyticsStore, AnalyticsValue, ControlStore, SqlRunner } from "./stores.ts";
+export type { StreamIdentity } from "./stream.ts";
+export {
+  ceilTo,
+  DAY_MS,
+  floorTo,
+  formatInstant,
+  HOUR_MS,
+  MINUTE_MS,
+  parseInstant,
+  utcMonthOf,
+  WINDOW_MS,
+  windowStartOf,
+} from "./time.ts";
+export {
+  encodeUsageEvent,
+  type EventReading,
+  type Mode,
+  readUsageEvent,
+  type Rejection,
+  USAGE_EVENT_LIMITS,
+  type UsageEvent,
+} from "./usage-event.ts";

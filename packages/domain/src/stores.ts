@@ -15,7 +15,11 @@ export interface AnalyticsStore {
    * Safe to repeat: by the caller's keys, not by the store; an error leaves any part inserted.
    * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
    */
-  insert(input: { table: string; columns: readonly string[]; rows: readonly (readonly AnalyticsValue[])[] }): Promise<void>;
+  insert(input: {
+    table: string;
+    columns: readonly string[];
+    rows: readonly (readonly AnalyticsValue[])[];
+  }): Promise<void>;
   /**
    * Runs one SELECT and returns every row as an object; Decimal and 64-bit integers arrive as decimal text, arrays as
    * arrays, DateTime as text in UTC (use toUnixTimestamp / toUnixTimestamp64Milli where a number is wanted).

@@ -1,1 +1,2 @@
-export {};
+export { meterVersion, quantity, usageEvent } from "./builders.ts";
+export { until } from "./until.ts";

@@ -1,0 +1,86 @@
+/** Control records: facts that travel in the log itself, so that replaying it gives the same result for ever. */
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { z } from "zod";
+import type { LogEntry, LogRecord } from "./event-log.ts";
+import { MeterRuleSchema } from "./meter.ts";
+
+/** Header that makes a record a control record; its value is the kind. */
+export const CONTROL_HEADER = "tallyhouse-control";
+/** Header `name:hex` of the HMAC-SHA256 under the named key. */
+export const CONTROL_MAC_HEADER = "tallyhouse-control-mac";
+
+const ActivateSchema = z.strictObject({
+  kind: z.literal("meter.activate"),
+  mode: z.enum(["live", "test"]),
+  meter: z.string(),
+  version: z.int().min(1).max(65_535),
+  rule: MeterRuleSchema,
+});
+const TickSchema = z.strictObject({ kind: z.literal("tick") });
+const ControlSchema = z.discriminatedUnion("kind", [ActivateSchema, TickSchema]);
+
+/** A fact for every task that reads the partition. `tick` moves the partition's clock and nothing else. */
+export type ControlFact = z.infer<typeof ControlSchema>;
+
+/** A named signing key. Verification keys are kept for ever; the first one signs. */
+export interface ControlKey {
+  readonly name: string;
+  readonly secret: Buffer;
+}
+
+/** Builds the signed record for one partition. Equal input gives equal bytes. */
+export function encodeControl(input: { fact: ControlFact; partition: number; key: ControlKey }): LogRecord {
+  const { kind, ...body } = input.fact;
+  const value = Buffer.from(JSON.stringify(body), "utf8");
+  const mac = macOf({ kind, partition: input.partition, value, secret: input.key.secret });
+  return {
+    partition: input.partition,
+    key: null,
+    value,
+    headers: {
+      [CONTROL_HEADER]: Buffer.from(kind),
+      [CONTROL_MAC_HEADER]: Buffer.from(`${input.key.name}:${mac.toString("hex")}`),
+    },
+  };
+}
+
+/** A verified fact, or the rule that the record broke. */
+export type ControlReading =
+  | { readonly kind: "control"; readonly fact: ControlFact }
+  | { readonly kind: "invalid"; readonly rule: string };
+
+/** Whether the record claims to be a control record. */
+export function isControl(entry: Pick<LogEntry, "headers">): boolean {
+  return entry.headers[CONTROL_HEADER] !== undefined;
+}
+
+/** Verifies and decodes. Unsigned, wrongly signed, signed for another partition or malformed: `invalid`. Pure. */
+export function decodeControl(input: {
+  entry: Pick<LogEntry, "headers" | "value">;
+  partition: number;
+  keys: readonly ControlKey[];
+}): ControlReading {
+  const { entry, partition, keys } = input;
+  const kind = entry.headers[CONTROL_HEADER]?.toString("utf8") ?? "";
+  const [name = "", hex = ""] = (entry.headers[CONTROL_MAC_HEADER]?.toString("utf8") ?? "").split(":");
+  const key = keys.find((candidate) => candidate.name === name);
+  if (key === undefined || entry.value === null)
+    return { kind: "invalid", rule: "control record without a known signature" };
+  const wanted = macOf({ kind, partition, value: entry.value, secret: key.secret });
+  const given = Buffer.from(hex, "hex");
+  if (given.length !== wanted.length || !timingSafeEqual(given, wanted))
+    return { kind: "invalid", rule: "control record with a wrong signature" };
+  const body: unknown = JSON.parse(entry.value.toString("utf8"));
+  const parsed = ControlSchema.safeParse({ ...(body as object), kind });
+  return parsed.success
+    ? { kind: "control", fact: parsed.data }
+    : { kind: "invalid", rule: `control record of unknown shape: ${kind}` };
+}
+
+/** Kind and partition are signed too: a record cannot be moved to another partition or read as another kind. */
+function macOf(input: { kind: string; partition: number; value: Buffer; secret: Buffer }): Buffer {
+  return createHmac("sha256", input.secret)
+    .update(`${input.kind.length}:${input.kind}:${input.partition}:`)
+    .update(input.value)
+    .digest();
+}

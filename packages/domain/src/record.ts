@@ -1,0 +1,46 @@
+/** Usage events as records of the log: the one place that knows how a record's bytes become an event. */
+import { isJsonObject, parseJson } from "./json.ts";
+import { type EventReading, readUsageEvent, USAGE_EVENT_LIMITS } from "./usage-event.ts";
+import type { LogEntry } from "./event-log.ts";
+
+/** Bytes of one record's value; four bytes for each UTF-16 unit of the largest event. Larger ones are `invalid`. */
+export const RECORD_BYTES_MAX = 4 * USAGE_EVENT_LIMITS.eventBytesMax;
+
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/**
+ * Decodes a usage event in structured mode, or in binary mode when the record has the header `ce_specversion`. Pure: the
+ * answer depends on the record alone. A CloudEvent without `mode` is `live`.
+ * @see https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md (read 2026-11)
+ */
+export function decodeUsageRecord(entry: Pick<LogEntry, "value" | "headers">): EventReading {
+  if (entry.value !== null && entry.value.length > RECORD_BYTES_MAX) {
+    return invalid("EVENT_TOO_LARGE", `a record holds at most ${RECORD_BYTES_MAX} bytes`);
+  }
+  try {
+    const body = entry.value === null || entry.value.length === 0 ? undefined : parseJson(decoder.decode(entry.value));
+    if (entry.headers["ce_specversion"] === undefined) {
+      if (!isJsonObject(body) || !("specversion" in body))
+        return invalid("EVENT_NOT_AN_OBJECT", "a record holds one CloudEvent 1.0");
+      return readUsageEvent(body, "live");
+    }
+    return readUsageEvent({ ...attributesOf(entry.headers), ...(body === undefined ? {} : { data: body }) }, "live");
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof TypeError)
+      return invalid("EVENT_NOT_AN_OBJECT", "a record is UTF-8 JSON");
+    throw error;
+  }
+}
+
+function attributesOf(headers: LogEntry["headers"]): Record<string, string> {
+  const attributes: Record<string, string> = {};
+  for (const [name, value] of Object.entries(headers)) {
+    if (name.startsWith("ce_")) attributes[name.slice(3)] = decoder.decode(value);
+    else if (name === "content-type") attributes["datacontenttype"] = decoder.decode(value);
+  }
+  return attributes;
+}
+
+function invalid(code: "EVENT_TOO_LARGE" | "EVENT_NOT_AN_OBJECT", rule: string): EventReading {
+  return { kind: "rejected", rejection: { code, pointer: "", rule } };
+}
