@@ -16,7 +16,7 @@ export interface OpenedControlStore {
 
 /**
  * `initdb` in our words: UTF-8, byte order as collation (no library of the machine decides an index), and write-ahead
- * segments of 1 MB instead of 16, which makes the folder 30 MB and the first start a tenth of a second shorter.
+ * segments of 1 MB instead of 16, which leaves a folder of 30 MB instead of 39.
  */
 const INITDB_OPTIONS = [
   "--encoding=UTF8",
