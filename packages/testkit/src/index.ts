@@ -1,1 +1,8 @@
-export {};
+export {
+  eventLogContract,
+  type EventLogUnderTest,
+  LogCollector,
+  logRecord,
+  numberedRecords,
+  valuesOf,
+} from "./event-log-suite.ts";
