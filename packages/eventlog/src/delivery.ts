@@ -25,7 +25,6 @@ export class Delivery {
   /** Counts seeks: what began under another number no longer moves the position. */
   #generation = 0;
   #closed = false;
-  #isDelivering = false;
   #isAwake = true;
   #wakeWaiting: (() => void) | null = null;
 
@@ -35,20 +34,16 @@ export class Delivery {
     this.#subscriber = input.subscriber;
   }
 
-  /** The next offset to hand over; `null` before the first seek. */
-  get position(): number | null {
-    return this.#position;
-  }
-
-  /** Whether the subscriber has a batch in hand: then slowness is the subscriber's, not the log's. */
-  get isDelivering(): boolean {
-    return this.#isDelivering;
-  }
-
   seek(offset: number): void {
     this.#position = offset;
     this.#generation += 1;
     this.wake();
+  }
+
+  /** Nothing is handed over before the next seek; the position of a batch in hand is forgotten. */
+  stopUntilSeek(): void {
+    this.#position = null;
+    this.#generation += 1;
   }
 
   /** There may be something to read. */
@@ -83,12 +78,7 @@ export class Delivery {
     if (generation !== this.#generation) return true;
     const last = entries.at(-1);
     if (last === undefined) return false;
-    this.#isDelivering = true;
-    try {
-      await this.#subscriber.onEntries(this.#partition, entries);
-    } finally {
-      this.#isDelivering = false;
-    }
+    await this.#subscriber.onEntries(this.#partition, entries);
     if (generation === this.#generation) this.#position = last.offset + 1;
     return true;
   }
