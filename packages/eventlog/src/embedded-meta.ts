@@ -1,4 +1,4 @@
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { TallyhouseError } from "@tallyhouse/domain";
 import type { FileSystem } from "./file-system.ts";
 
@@ -32,7 +32,6 @@ export async function ensureLogMeta(fileSystem: FileSystem, folder: string, want
   await temporary.close();
   await fileSystem.rename(`${path}.tmp`, path);
   await fileSystem.syncFolder(folder);
-  await fileSystem.syncFolder(dirname(folder));
 }
 
 async function readText(fileSystem: FileSystem, path: string): Promise<string> {

@@ -1,4 +1,5 @@
 import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
 
 /** One open file. All calls of one file come one after the other, except `close`. */
 export interface LogFile {
@@ -17,7 +18,7 @@ export interface LogFile {
 
 /** The file-system calls of the embedded log, and nothing else: tests put failures and kills behind each of them. */
 export interface FileSystem {
-  /** Creates the folder and its parents; an existing one is fine. */
+  /** Creates the folder and its parents, durably; an existing one is fine. */
   makeFolder(path: string): Promise<void>;
   list(path: string): Promise<readonly string[]>;
   /** A new, empty file to read and write; an existing one is emptied. */
@@ -34,22 +35,28 @@ export interface FileSystem {
 /** The real disk. */
 export const diskFileSystem: FileSystem = {
   makeFolder: async (path) => {
-    await mkdir(path, { recursive: true });
+    const first = await mkdir(path, { recursive: true });
+    // Every level that was made is an entry of the one above it, and only an fsync there keeps it.
+    for (let made = first === undefined ? null : path; made !== null; made = made === first ? null : dirname(made)) {
+      await syncFolder(dirname(made));
+    }
   },
   list: (path) => readdir(path),
   create: async (path) => new DiskFile(await open(path, "w+")),
   open: async (path) => new DiskFile(await open(path, "r+")),
   rename: (from, to) => rename(from, to),
   remove: (path) => rm(path, { force: true }),
-  syncFolder: async (path) => {
-    const folder = await open(path, "r");
-    try {
-      await folder.sync();
-    } finally {
-      await folder.close();
-    }
-  },
+  syncFolder,
 };
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
 
 class DiskFile implements LogFile {
   readonly #handle: FileHandle;

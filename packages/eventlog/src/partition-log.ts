@@ -66,8 +66,11 @@ export class PartitionLog {
       await sealed.close();
     }
     const file = await fileSystem.open(last.path);
-    const { endOffset, bytes, receivedAt } = await recoverSegment(file, last);
-    const end = { offset: endOffset, bytes, receivedAt };
+    const recovered = await recoverSegment(file, last).catch(async (error: unknown) => {
+      await file.close();
+      throw error;
+    });
+    const end = { offset: recovered.endOffset, bytes: recovered.bytes, receivedAt: recovered.receivedAt };
     return new PartitionLog({ fileSystem, folder, segmentBytesMax, segments, file, end });
   }
 
@@ -255,8 +258,13 @@ async function createSegmentFile(fileSystem: FileSystem, folder: string, segment
   const file = await fileSystem.create(segment.path);
   // Before the first record: fdatasync of the file says nothing about its entry in the folder, and a power loss could
   // take away the whole file with acknowledged records in it.
-  await file.sync();
-  await fileSystem.syncFolder(folder);
+  try {
+    await file.sync();
+    await fileSystem.syncFolder(folder);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
   return file;
 }
 
