@@ -32,7 +32,8 @@ it("G1 keeps everything acknowledged through SIGKILL after SIGKILL, without a ga
     acknowledged.push(...(await appendAndKill(folder, kill * 1_000_000, 1 + kill * 150)));
   }
   const clock = { now: () => 0 };
-  const { log, close } = await openEmbeddedLog({ folder, name: "usage", partitionCount: 2, clock });
+  const opened = await openEmbeddedLog({ folder, name: "usage", partitionCount: 2, clock });
+  const { log } = opened;
   const collector = new LogCollector();
   await log.subscribe(collector);
   const read: string[] = [];
@@ -46,6 +47,6 @@ it("G1 keeps everything acknowledged through SIGKILL after SIGKILL, without a ga
   const found = new Set(read);
   expect(found.size).toBe(read.length);
   expect(acknowledged.filter((value) => !found.has(String(value)))).toEqual([]);
-  await close();
+  await opened.close();
   await rm(folder, { recursive: true });
 });

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { LogEntry, OpenedEventLog } from "@tallyhouse/domain";
 import { LogCollector, logRecord, numberedRecords, valuesOf } from "@tallyhouse/testkit";
 import { describe, expect, it } from "vitest";
@@ -16,7 +17,7 @@ function seeded(seed: number): () => number {
   };
 }
 
-function open(fileSystem: PowerLossFileSystem, rest: { progressOf?: () => number } = {}): Promise<OpenedEventLog> {
+function open(fileSystem: PowerLossFileSystem, rest: { fsync?: "interval" } = {}): Promise<OpenedEventLog> {
   const options = { folder: "/data/log", name: "usage", partitionCount: PARTITION_COUNT, clock, fileSystem };
   return openEmbeddedLog({ ...options, segmentBytesMax: 400, ...rest });
 }
@@ -116,6 +117,63 @@ it("G1 keeps everything acknowledged and everything read through a power loss at
         await opened.close();
       }
     }
+  }
+});
+
+it("G1 makes durable what a killed process had only written, before anybody reads it", async () => {
+  const fileSystem = new PowerLossFileSystem();
+  const killed = await open(fileSystem);
+  await killed.log.append(numberedRecords(0, 2));
+  // The process dies between write and fsync; the kernel lives on and has the bytes.
+  fileSystem.beforeCall = ({ call }) => {
+    if (call === "datasync" || call === "truncate") throw new PowerLoss("killed");
+  };
+  await expect(killed.log.append(numberedRecords(0, 1, 2))).rejects.toThrow(/killed/u);
+  fileSystem.beforeCall = () => undefined;
+  const read = valuesOf(await readAll(await open(fileSystem), 0));
+  expect(read).toEqual(["0", "1", "2"]);
+  fileSystem.losePower(() => 0);
+  expect(valuesOf(await readAll(await open(fileSystem), 0))).toEqual(read);
+});
+
+it("G1 shows readers and bounds nothing that an fsync has not confirmed", async () => {
+  const fileSystem = new PowerLossFileSystem();
+  const opened = await open(fileSystem);
+  const collector = new LogCollector();
+  await opened.log.subscribe(collector);
+  opened.log.seek(0, 0);
+  const reached = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  fileSystem.beforeCall = ({ call }) => {
+    if (call !== "datasync") return undefined;
+    reached.resolve();
+    return gate.promise;
+  };
+  let isAcknowledged = false;
+  const append = opened.log.append(numberedRecords(0, 2)).then(() => {
+    isAcknowledged = true;
+    return null;
+  });
+  await reached.promise;
+  expect(await opened.log.bounds(0)).toEqual({ earliestOffset: 0, endOffset: 0 });
+  opened.log.seek(0, 0);
+  // A turn of the event loop: a delivery that were wrongly possible would have begun.
+  await nextTurn();
+  expect([collector.entriesOf(0), isAcknowledged]).toEqual([[], false]);
+  gate.resolve();
+  await append;
+  expect(valuesOf(await collector.untilOffset(0, 2))).toEqual(["0", "1"]);
+  await opened.close();
+});
+
+it("keeps a readable prefix of what fsync interval acknowledged, over segment ends too", async () => {
+  for (let seed = 1; seed <= 40; seed += 1) {
+    const fileSystem = new PowerLossFileSystem();
+    const opened = await open(fileSystem, { fsync: "interval" });
+    for (let i = 0; i < 25; i += 1) await opened.log.append(numberedRecords(0, 1, i));
+    fileSystem.losePower(seeded(seed));
+    const values = valuesOf(await readAll(await open(fileSystem), 0));
+    expect({ seed, values }).toEqual({ seed, values: values.map((_, i) => String(i)) });
   }
 });
 

@@ -60,8 +60,8 @@ export interface CallFault {
  * unsynced bytes, new and renamed files in a folder that was not synced. For tests.
  */
 export class PowerLossFileSystem implements FileSystem {
-  /** May throw in place of the call, or let it happen. */
-  beforeCall: (fault: CallFault) => void = () => undefined;
+  /** May throw in place of the call, delay it, or let it happen. */
+  beforeCall: (fault: CallFault) => void | Promise<void> = () => undefined;
   callCount = 0;
   /** Room for written bytes; a write beyond it writes what fits and fails with ENOSPC. */
   freeBytes = Infinity;
@@ -83,17 +83,17 @@ export class PowerLossFileSystem implements FileSystem {
   }
 
   async makeFolder(path: string): Promise<void> {
-    this.#enter("makeFolder", path);
+    await this.#enter("makeFolder", path);
     this.#folders.add(path);
   }
 
   async list(path: string): Promise<readonly string[]> {
-    this.#enter("list", path);
+    await this.#enter("list", path);
     return [...this.#cached.keys()].filter((file) => dirname(file) === path).map((file) => file.slice(path.length + 1));
   }
 
   async create(path: string): Promise<LogFile> {
-    this.#enter("create", path);
+    await this.#enter("create", path);
     if (!this.#folders.has(dirname(path))) throw new Error(`no folder for ${path}`);
     const inode = new SimulatedInode();
     this.#cached.set(path, inode);
@@ -101,23 +101,23 @@ export class PowerLossFileSystem implements FileSystem {
   }
 
   async open(path: string): Promise<LogFile> {
-    this.#enter("open", path);
+    await this.#enter("open", path);
     return this.#file(path, this.#inode(path));
   }
 
   async rename(from: string, to: string): Promise<void> {
-    this.#enter("rename", from);
+    await this.#enter("rename", from);
     this.#cached.set(to, this.#inode(from));
     this.#cached.delete(from);
   }
 
   async remove(path: string): Promise<void> {
-    this.#enter("remove", path);
+    await this.#enter("remove", path);
     this.#cached.delete(path);
   }
 
   async syncFolder(path: string): Promise<void> {
-    this.#enter("syncFolder", path);
+    await this.#enter("syncFolder", path);
     for (const file of new Set([...this.#cached.keys(), ...this.#durable.keys()])) {
       if (dirname(file) !== path) continue;
       const inode = this.#cached.get(file);
@@ -128,30 +128,30 @@ export class PowerLossFileSystem implements FileSystem {
 
   #file(path: string, inode: SimulatedInode): LogFile {
     const write = async (bytes: Buffer, position: number): Promise<void> => {
-      this.#enter("write", path);
+      await this.#enter("write", path);
       const room = Math.min(bytes.length, this.freeBytes);
       this.freeBytes -= room;
       inode.unsynced.push({ kind: "write", bytes: Buffer.from(bytes.subarray(0, room)), position });
       if (room < bytes.length) throw Object.assign(new Error("ENOSPC: no space left"), { code: "ENOSPC" });
     };
     const sync = async (call: "sync" | "datasync"): Promise<void> => {
-      this.#enter(call, path);
+      await this.#enter(call, path);
       inode.sync();
     };
     return {
       read: async (bytes, position) => {
-        this.#enter("read", path);
+        await this.#enter("read", path);
         return inode.cached.copy(bytes, 0, position);
       },
       write,
       truncate: async (bytes) => {
-        this.#enter("truncate", path);
+        await this.#enter("truncate", path);
         inode.unsynced.push({ kind: "cut", bytes });
       },
       datasync: () => sync("datasync"),
       sync: () => sync("sync"),
       size: async () => {
-        this.#enter("size", path);
+        await this.#enter("size", path);
         return inode.cached.length;
       },
       close: async () => undefined,
@@ -164,8 +164,8 @@ export class PowerLossFileSystem implements FileSystem {
     return inode;
   }
 
-  #enter(call: CallFault["call"], path: string): void {
+  async #enter(call: CallFault["call"], path: string): Promise<void> {
     this.callCount += 1;
-    this.beforeCall({ call, path, count: this.callCount });
+    await this.beforeCall({ call, path, count: this.callCount });
   }
 }
