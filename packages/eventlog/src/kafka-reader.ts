@@ -1,11 +1,12 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { type LogBounds, type LogSubscriber, TallyhouseError } from "@tallyhouse/domain";
 import type { Consumer, EachBatchPayload, Kafka } from "kafkajs";
 import { FIXED_ASSIGNER } from "./kafka-assigner.ts";
 import { KAFKA_RETRY, type KafkaLogger, unavailable } from "./kafka-client.ts";
 import { markerRange, toEntries } from "./kafka-entries.ts";
 import { KafkaFeed } from "./kafka-feed.ts";
-import { ConsumerWatchdog } from "./kafka-watchdog.ts";
-import type { RawMessage } from "./kafkajs-mends.ts";
+import { ConsumerWatchdog, type PartitionLag } from "./kafka-watchdog.ts";
+import { fetchedChannel, type FetchedNotice, type RawMessage } from "./kafkajs-mends.ts";
 
 /** After a crash the old member blocks a rejoin for a whole session: short, and two heartbeats fit five times. */
 const SESSION_TIMEOUT_MS = 10_000;
@@ -19,6 +20,9 @@ const WATCH_EVERY_MS = 1_000;
 const LAG_CHECK_EVERY = 20;
 /** Answers at a wrong position in a row, all inside the bounds, before the partition counts as unreadable. */
 const MISMATCHES_MAX = 20;
+/** A broker that has just started answers for a few seconds that its coordinator is loading; kafkajs gives up at once. */
+const JOIN_ATTEMPTS = 15;
+const JOIN_PAUSE_MS = 1_000;
 
 /** See {@link KafkaReader}. */
 export interface KafkaReaderInput {
@@ -43,7 +47,14 @@ export class KafkaReader {
   readonly #consumer: Consumer;
   readonly #feeds: readonly KafkaFeed[];
   readonly #mismatches: number[] = [];
-  readonly #joined = Promise.withResolvers<void>();
+  readonly #highWatermarks: number[] = [];
+  readonly #onFetched = (message: unknown): void => {
+    const { topic, partition, highWatermark } = message as FetchedNotice;
+    if (topic === this.#input.topic) this.#highWatermarks[partition] = highWatermark;
+  };
+  #joining = Promise.withResolvers<void>();
+  #hasJoined = false;
+  #hasFailed = false;
   #owned: ReadonlySet<number> = new Set();
   #watchdog: ConsumerWatchdog | null = null;
   #watchTimer: NodeJS.Timeout | null = null;
@@ -71,7 +82,6 @@ export class KafkaReader {
       const control = { pause: () => this.#consumer.pause(place), resume: () => this.#consumer.resume(place) };
       return new KafkaFeed({ partition, subscriber, control });
     });
-    void this.#joined.promise.catch(() => undefined);
   }
 
   /** Resolves after the first assignment was reported. @throws {TallyhouseError} LOG_UNAVAILABLE (retry). */
@@ -83,27 +93,45 @@ export class KafkaReader {
     this.#consumer.on(events.START_BATCH_PROCESS, ({ payload }) => {
       if (payload.batchSize === 0) this.#onUnreadableRange(payload);
     });
-    this.#consumer.on(events.CRASH, ({ payload }) => {
-      this.#fail(
-        unavailable(`the consumer of topic ${this.#input.topic} crashed: ${payload.error.message}`, payload.error),
-      );
+    this.#consumer.on(events.CRASH, ({ payload: { error } }) => {
+      const crash = unavailable(`the consumer of topic ${this.#input.topic} crashed: ${error.message}`, error);
+      if (this.#hasJoined) this.#fail(crash);
+      else this.#joining.reject(crash);
     });
+    fetchedChannel.subscribe(this.#onFetched);
     for (const { delivery } of this.#feeds) delivery.run().catch((error: unknown) => this.#fail(error));
+    for (let attempt = 1; !this.#isClosed; attempt += 1) {
+      try {
+        await this.#join();
+        return;
+      } catch (error) {
+        if (attempt === JOIN_ATTEMPTS || this.#hasFailed) throw error;
+        this.#input.logger?.warn("joining again", { topic: this.#input.topic, attempt, error });
+        await sleep(JOIN_PAUSE_MS);
+      }
+    }
+  }
+
+  async #join(): Promise<void> {
+    const { topic, partitionCount } = this.#input;
+    this.#joining = Promise.withResolvers();
+    // It may be rejected before anybody waits for it.
+    this.#joining.promise.catch(() => undefined);
     try {
       await this.#consumer.connect();
       // `false` would mean the end for a partition without a commit.
-      await this.#consumer.subscribe({ topics: [this.#input.topic], fromBeginning: true });
+      await this.#consumer.subscribe({ topics: [topic], fromBeginning: true });
       await this.#consumer.run({
         autoCommit: false,
         eachBatchAutoResolve: false,
-        partitionsConsumedConcurrently: this.#input.partitionCount,
+        partitionsConsumedConcurrently: partitionCount,
         eachBatch: async (payload) => this.#onBatch(payload),
       });
     } catch (error) {
-      throw unavailable(`cannot consume topic ${this.#input.topic}`, error);
+      throw unavailable(`cannot consume topic ${topic}`, error);
     }
     // run() resolves also when joining failed; then the crash event has rejected this.
-    await this.#joined.promise;
+    await this.#joining.promise;
   }
 
   seek(partition: number, offset: number): void {
@@ -130,6 +158,7 @@ export class KafkaReader {
   /** Nothing is delivered any more; leaves the group. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    fetchedChannel.unsubscribe(this.#onFetched);
     if (this.#watchTimer !== null) clearTimeout(this.#watchTimer);
     for (const { delivery } of this.#feeds) delivery.close();
     await this.#consumer.disconnect();
@@ -147,8 +176,9 @@ export class KafkaReader {
       for (const feed of this.#feeds) feed.reset();
       this.#owned = new Set(partitions);
       this.#watch();
+      this.#hasJoined = true;
       subscriber.onAssigned(partitions);
-      this.#joined.resolve();
+      this.#joining.resolve();
     } catch (error) {
       this.#fail(error);
     }
@@ -256,18 +286,23 @@ export class KafkaReader {
 
   async #noteLags(): Promise<void> {
     const bounds = await this.#input.allBounds();
-    const lags = [...this.#owned].flatMap((partition) => {
+    const lags: PartitionLag[] = [];
+    for (const partition of this.#owned) {
       const feed = this.#feeds[partition];
-      const endOffset = bounds.get(partition)?.endOffset;
-      if (!feed?.isFetching || feed.nextOffset === null || endOffset === undefined) return [];
-      return [{ partition, nextOffset: feed.nextOffset, endOffset }];
-    });
+      const held = bounds.get(partition);
+      if (!feed?.isFetching || feed.nextOffset === null || held === undefined) continue;
+      const { nextOffset } = feed;
+      // kafkajs has jumped to the earliest offset, and no record has come from there yet to reveal it.
+      if (feed.hasArrived && nextOffset < held.earliestOffset) this.#onMismatch(partition, nextOffset);
+      lags.push({ partition, nextOffset, endOffset: Math.max(held.endOffset, this.#highWatermarks[partition] ?? 0) });
+    }
     this.#watchdog?.noteLags(performance.now(), lags);
   }
 
   #fail(error: unknown): void {
     if (this.#isClosed) return;
-    this.#joined.reject(error);
+    this.#hasFailed = true;
+    this.#joining.reject(error);
     for (const { delivery } of this.#feeds) delivery.close();
     this.#input.fail(error);
   }

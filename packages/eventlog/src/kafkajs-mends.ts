@@ -1,3 +1,4 @@
+import { channel } from "node:diagnostics_channel";
 import { createRequire } from "node:module";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { TallyhouseError } from "@tallyhouse/domain";
@@ -40,8 +41,27 @@ export interface FetchedPartition {
   readonly messages: readonly RawMessage[];
 }
 
+/**
+ * Every partition of every fetch answer of this process. The only place where the high watermark behind an open transaction
+ * can be seen: such answers are empty, and kafkajs says nothing of empty answers.
+ */
+export const fetchedChannel = channel("tallyhouse.kafkajs.fetched");
+
+/** What {@link fetchedChannel} carries. */
+export interface FetchedNotice {
+  readonly topic: string;
+  readonly partition: number;
+  /** The end with what open transactions hold back. */
+  readonly highWatermark: number;
+}
+
 interface BrokerLike {
-  fetch: (this: BrokerLike, request: unknown) => Promise<{ responses: { partitions: FetchedPartition[] }[] }>;
+  fetch: (this: BrokerLike, request: unknown) => Promise<{ responses: FetchedTopic[] }>;
+}
+
+interface FetchedTopic {
+  readonly topicName: string;
+  readonly partitions: readonly (FetchedPartition & { readonly partition: number; readonly highWatermark: string })[];
 }
 
 /**
@@ -59,7 +79,7 @@ export function mendKafkajs(version = (require("kafkajs/package.json") as { vers
   const queue = (require("kafkajs/src/network/requestQueue") as { prototype: RequestQueueLike }).prototype;
   const broker = (require("kafkajs/src/broker") as { prototype: BrokerLike }).prototype;
   mendOnce(queue, mendTimer);
-  mendOnce(broker, mendAbortedRecords);
+  mendOnce(broker, mendFetch);
   // On every client, also one that does not write it: a batch in an unregistered codec crashes a consumer for ever.
   CompressionCodecs[CompressionTypes.ZSTD] = () => ({
     compress: async (encoder: { buffer: Buffer }) =>
@@ -85,12 +105,19 @@ function mendTimer(queue: RequestQueueLike): void {
   };
 }
 
-/** Does the work of kafkajs's own filter before it, see {@link markAbortedRecords}. */
-function mendAbortedRecords(broker: BrokerLike): void {
+/** Does the work of kafkajs's own filter before it, see {@link markAbortedRecords}, and tells {@link fetchedChannel}. */
+function mendFetch(broker: BrokerLike): void {
   const original = broker.fetch;
-  broker.fetch = async function fetchWithAbortedMarked(this: BrokerLike, request: unknown) {
+  broker.fetch = async function fetchMarked(this: BrokerLike, request: unknown) {
     const answer = await original.call(this, request);
-    for (const { partitions } of answer.responses) for (const partition of partitions) markAbortedRecords(partition);
+    for (const { topicName, partitions } of answer.responses) {
+      for (const fetched of partitions) {
+        markAbortedRecords(fetched);
+        const { partition, highWatermark } = fetched;
+        const notice: FetchedNotice = { topic: topicName, partition, highWatermark: Number(highWatermark) };
+        fetchedChannel.publish(notice);
+      }
+    }
     return answer;
   };
 }
