@@ -2,8 +2,11 @@
 
 /** The usage window of every rollup: every IANA offset in use is a multiple of it, so local days are whole windows. */
 export const WINDOW_MS = 900_000;
+/** An hour of 60 minutes. */
 export const HOUR_MS = 3_600_000;
+/** A UTC day: no leap seconds in epoch time. Local days may be shorter or longer. */
 export const DAY_MS = 86_400_000;
+/** A minute of 60 seconds. */
 export const MINUTE_MS = 60_000;
 
 /** 0100-01-01T00:00:00Z (Date.UTC reads years below 100 as 1900 and later) to 9999-12-31T23:59:59.999Z. */

@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config";
 
 /** What every workspace's tests share: a JSON report for the closing table of `npm test`, and bounds that fail a hang. */
-export const sharedTestConfig = defineConfig({
+export default defineConfig({
   test: {
     include: ["**/*.test.ts"],
     testTimeout: 60_000,
