@@ -1,9 +1,9 @@
+import { isRawNumber, textOfJson } from "./json.ts";
+
 /**
  * Quantities: exact decimals with 9 fraction digits, a scaled bigint in code (1 = 0.000000001), Decimal(38,9) at rest,
  * decimal text on the wire. No binary float ever holds one (promise 4).
  */
-import { isRawNumber, textOfJson } from "./json.ts";
-
 export type Quantity = bigint & { readonly brand: "Quantity" };
 
 const FRACTION_DIGITS = 9;

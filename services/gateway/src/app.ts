@@ -82,8 +82,16 @@ export async function buildGateway(config: GatewayConfig, ports: GatewayPorts): 
 function addStop(app: FastifyInstance, closeGraceMs: number): void {
   let isStopping = false;
   let cut: NodeJS.Timeout | undefined;
+  // Node ends connections that are idle between requests, but waits for those that have made none yet; browsers open such.
+  const unused = new Set<Socket>();
+  app.server.on("connection", (socket) => {
+    unused.add(socket);
+    socket.once("close", () => unused.delete(socket));
+  });
+  app.server.on("request", ({ socket }) => unused.delete(socket));
   app.addHook("preClose", async () => {
     isStopping = true;
+    for (const socket of unused) socket.destroy();
     cut = setTimeout(() => app.server.closeAllConnections(), closeGraceMs);
   });
   app.addHook("onClose", async () => clearTimeout(cut));

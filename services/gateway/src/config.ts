@@ -18,7 +18,7 @@ export const GatewayConfigSchema = z
     INFLIGHT_BYTES_MAX: bytes.default(64_000_000),
     /** Requests of POST /v1/events in flight at once; beyond, 503. */
     INFLIGHT_REQUESTS_MAX: count.default(2_000),
-    /** Requests that are being forwarded to the console at once; beyond, 503. */
+    /** Requests that are being forwarded to the console at once, each with at most BODY_BYTES_MAX in memory; beyond, 503. */
     FORWARDS_MAX: count.default(100),
     /** How long an append may take until the caller is told that its outcome is unknown. */
     APPEND_TIMEOUT_MS: milliseconds.default(4_000),

@@ -25,13 +25,16 @@ const OVERLOADED: Problem = {
 };
 const NO_SUCH_PATH: Problem = { status: 404, code: "NOT_FOUND", detail: "this path leads nowhere" };
 
-/** Adds the forwarded routes. Bodies pass through as streams: their size is the console's to limit. */
+/**
+ * Adds the forwarded routes. A body is read whole before it is passed on: as a stream it would be cut, and the caller's connection
+ * with it, when the console cannot be reached.
+ */
 export async function addForwarding(
   scope: FastifyInstance,
   input: { config: GatewayConfig; logger: Logger },
 ): Promise<void> {
   const { config, logger } = input;
-  // A forward holds no body in memory, so only their number counts.
+  // FORWARDS_MAX bodies of BODY_BYTES_MAX are the most that waits here: 100 MB by default.
   const budget = createBudget({ requestsMax: config.FORWARDS_MAX, bytesMax: Infinity });
   await scope.register(replyFrom, {
     base: config.CONSOLE_URL,
@@ -47,21 +50,27 @@ export async function addForwarding(
     retryMethods: [],
   });
   scope.removeAllContentTypeParsers();
-  scope.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
-
-  const forward = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+  scope.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
+  // Before the body is read, and before anything is awaited: the response's "close" always gives the share back.
+  scope.addHook("onRequest", async (request, reply) => {
     if (!isPlainPath(request.raw.url ?? "")) return sendProblem(reply, NO_SUCH_PATH);
     const share = budget.enter(0);
     if (share === null) return sendProblem(reply, OVERLOADED);
     reply.raw.once("close", () => share.answered());
-    return reply.from(undefined, {
+  });
+
+  const forward = (request: FastifyRequest, reply: FastifyReply): FastifyReply =>
+    reply.from(undefined, {
+      ...(request.body === undefined
+        ? {}
+        : { body: request.body, contentType: request.headers["content-type"] ?? "application/octet-stream" }),
       rewriteRequestHeaders: (_request, headers) => forwardedHeaders(request, headers),
+      rewriteHeaders: ({ connection: _connection, "keep-alive": _keepAlive, ...headers }) => headers,
       onError: (failed, { error }) => {
         logger.warn({ err: error, requestId: request.id }, "console unavailable");
         sendProblem(failed as FastifyReply, UNAVAILABLE);
       },
     });
-  };
   const forwardLocally = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const problem = refuseOutsiders(request);
     return problem === null ? forward(request, reply) : sendProblem(reply, problem);

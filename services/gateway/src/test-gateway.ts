@@ -73,7 +73,8 @@ export async function startGateway(
   env: Record<string, number | string> = {},
   ports: Partial<GatewayPorts> & { log?: TestLog } = {},
 ): Promise<TestGateway> {
-  const texts = Object.entries({ CONSOLE_URL: NO_CONSOLE, ...env }).map(([name, value]) => [name, String(value)]);
+  const settings: Record<string, number | string> = { CONSOLE_URL: NO_CONSOLE, ...env };
+  const texts = Object.entries(settings).map(([name, value]) => [name, String(value)]);
   const log = ports.log ?? createTestLog();
   const metrics = createMetrics();
   const app = await buildGateway(parseConfig(GatewayConfigSchema, Object.fromEntries(texts)), {
@@ -137,7 +138,7 @@ export async function openConnection(
     text += String(part);
   });
   socket.on("error", () => socket.destroy());
-  const ended = once(socket, "close");
+  const ended = new Promise((resolve) => socket.once("close", resolve));
   await once(socket, "connect");
   return { socket, received: () => text, ended };
 }
