@@ -2,6 +2,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { z } from "zod";
 import type { LogEntry, LogRecord } from "./event-log.ts";
+import { isJsonObject, parseJson } from "./json.ts";
 import { MeterRuleSchema } from "./meter.ts";
 
 /** Header that makes a record a control record; its value is the kind. */
@@ -27,6 +28,9 @@ export interface ControlKey {
   readonly name: string;
   readonly secret: Buffer;
 }
+
+/** Key name and MAC; the whole of it, so that no second text passes for the same signature. */
+const MAC_TEXT = /^(.+):([0-9a-f]{64})$/;
 
 /** Builds the signed record for one partition. Equal input gives equal bytes. */
 export function encodeControl(input: { fact: ControlFact; partition: number; key: ControlKey }): LogRecord {
@@ -62,7 +66,7 @@ export function decodeControl(input: {
 }): ControlReading {
   const { entry, partition, keys } = input;
   const kind = entry.headers[CONTROL_HEADER]?.toString("utf8") ?? "";
-  const [name = "", hex = ""] = (entry.headers[CONTROL_MAC_HEADER]?.toString("utf8") ?? "").split(":");
+  const [, name, hex = ""] = MAC_TEXT.exec(entry.headers[CONTROL_MAC_HEADER]?.toString("utf8") ?? "") ?? [];
   const key = keys.find((candidate) => candidate.name === name);
   if (key === undefined || entry.value === null)
     return { kind: "invalid", rule: "control record without a known signature" };
@@ -70,11 +74,21 @@ export function decodeControl(input: {
   const given = Buffer.from(hex, "hex");
   if (given.length !== wanted.length || !timingSafeEqual(given, wanted))
     return { kind: "invalid", rule: "control record with a wrong signature" };
-  const body: unknown = JSON.parse(entry.value.toString("utf8"));
-  const parsed = ControlSchema.safeParse({ ...(body as object), kind });
+  const body = jsonOf(entry.value);
+  const parsed = ControlSchema.safeParse(isJsonObject(body) ? { ...body, kind } : null);
   return parsed.success
     ? { kind: "control", fact: parsed.data }
     : { kind: "invalid", rule: `control record of unknown shape: ${kind}` };
+}
+
+/** Undefined when the bytes are no JSON: a signed record of another shape is `invalid`, never a crash of every reader. */
+function jsonOf(bytes: Buffer): unknown {
+  try {
+    return parseJson(bytes.toString("utf8"));
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }
 
 /** Kind and partition are signed too: a record cannot be moved to another partition or read as another kind. */

@@ -1,7 +1,8 @@
 /** Meters: versioned rules that turn matching usage events into quantities, and the file that declares them. */
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import { canonicalJson, compilePointer, textOfJson } from "./json.ts";
+import { assert } from "./assert.ts";
+import { canonicalJson, compilePointer, isJsonObject, textOfJson } from "./json.ts";
 import { ONE_QUANTITY, type Quantity, quantityOfJson } from "./quantity.ts";
 import { parseInstant } from "./time.ts";
 import type { Mode, UsageEvent } from "./usage-event.ts";
@@ -13,8 +14,11 @@ export type Aggregation = (typeof AGGREGATIONS)[number];
 const pointer = z
   .string()
   .max(512)
-  .regex(/^(\/([^~]|~[01])*)+$/, "must be a JSON pointer into data, such as /inputTokens");
-const conditionText = z.union([z.string(), z.number(), z.boolean()]).transform((value) => textOfJson(value) ?? "");
+  .regex(/^\/([^~]|~[01])*$/, "must be a JSON pointer into data, such as /inputTokens");
+const exactNumber = z.number().refine((value) => !Number.isInteger(value) || Number.isSafeInteger(value), {
+  message: "an integer of 2^53 or more must be written as text",
+});
+const conditionText = z.union([z.string(), exactNumber, z.boolean()]).transform((value) => textOfJson(value) ?? "");
 
 const ConditionSchema = z
   .strictObject({
@@ -48,6 +52,8 @@ export const MeterRuleSchema = z
   .refine((rule) => (rule.aggregation === "count") === (rule.value === undefined), {
     path: ["value"],
     message: "is required for every aggregation but count, which takes none",
+    // Also when another field is wrong: every problem at once.
+    when: ({ value }) => isJsonObject(value) && AGGREGATIONS.some((known) => known === value["aggregation"]),
   });
 export type MeterRule = z.infer<typeof MeterRuleSchema>;
 
@@ -94,7 +100,8 @@ export const DIMENSION_BYTES_MAX = 256;
 /** Compiles a version once; the result is used for every usage event of its mode and type. */
 export function compileMeter(version: MeterVersion): CompiledMeter {
   const { rule } = version;
-  const fromAt = parseInstant(rule.from) ?? 0;
+  const fromAt = parseInstant(rule.from);
+  assert(fromAt !== null, "a meter version was validated before it is compiled");
   const readValue = rule.value === undefined ? null : compilePointer(rule.value);
   const conditions = rule.where.map(compileCondition);
   const dimensions = Object.values(rule.dimensions).map((path) => compilePointer(path));

@@ -3,7 +3,10 @@ import { isJsonObject, parseJson } from "./json.ts";
 import { type EventReading, readUsageEvent, USAGE_EVENT_LIMITS } from "./usage-event.ts";
 import type { LogEntry } from "./event-log.ts";
 
-/** Bytes of one record's value; four bytes for each UTF-16 unit of the largest event. Larger ones are `invalid`. */
+/**
+ * Bytes of one record's value; larger ones are `invalid`. Four times what the gateway lets through: services that produce
+ * directly may write their events with blanks, escapes and attributes of their own.
+ */
 export const RECORD_BYTES_MAX = 4 * USAGE_EVENT_LIMITS.eventBytesMax;
 
 const decoder = new TextDecoder("utf-8", { fatal: true });
@@ -17,23 +20,28 @@ export function decodeUsageRecord(entry: Pick<LogEntry, "value" | "headers">): E
   if (entry.value !== null && entry.value.length > RECORD_BYTES_MAX) {
     return invalid("EVENT_TOO_LARGE", `a record holds at most ${RECORD_BYTES_MAX} bytes`);
   }
+  let content: unknown;
+  let attributes: Record<string, string> | null;
   try {
-    const body = entry.value === null || entry.value.length === 0 ? undefined : parseJson(decoder.decode(entry.value));
-    if (entry.headers["ce_specversion"] === undefined) {
-      if (!isJsonObject(body) || !("specversion" in body))
-        return invalid("EVENT_NOT_AN_OBJECT", "a record holds one CloudEvent 1.0");
-      return readUsageEvent(body, "live");
-    }
-    return readUsageEvent({ ...attributesOf(entry.headers), ...(body === undefined ? {} : { data: body }) }, "live");
+    content = entry.value === null || entry.value.length === 0 ? undefined : parseJson(decoder.decode(entry.value));
+    attributes = entry.headers["ce_specversion"] === undefined ? null : attributesOf(entry.headers);
   } catch (error) {
+    // parseJson throws the first, the decoder the second; anything else is a bug and ends the process.
     if (error instanceof SyntaxError || error instanceof TypeError)
       return invalid("EVENT_NOT_AN_OBJECT", "a record is UTF-8 JSON");
     throw error;
   }
+  if (attributes !== null) {
+    return readUsageEvent({ ...attributes, ...(content === undefined ? {} : { data: content }) }, "live");
+  }
+  if (!isJsonObject(content) || !Object.hasOwn(content, "specversion"))
+    return invalid("EVENT_NOT_AN_OBJECT", "a record holds one CloudEvent 1.0");
+  return readUsageEvent(content, "live");
 }
 
+/** Without a prototype, so that a header named `ce___proto__` becomes an attribute, to be refused like any such name. */
 function attributesOf(headers: LogEntry["headers"]): Record<string, string> {
-  const attributes: Record<string, string> = {};
+  const attributes: Record<string, string> = Object.create(null) as Record<string, string>;
   for (const [name, value] of Object.entries(headers)) {
     if (name.startsWith("ce_")) attributes[name.slice(3)] = decoder.decode(value);
     else if (name === "content-type") attributes["datacontenttype"] = decoder.decode(value);

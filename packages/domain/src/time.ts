@@ -9,11 +9,16 @@ export const DAY_MS = 86_400_000;
 /** A minute of 60 seconds. */
 export const MINUTE_MS = 60_000;
 
-const RFC3339 = /^(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,18}))?([Zz]|[+-]\d{2}:\d{2})$/;
+/** 0100-01-01T00:00:00Z (Date.UTC reads years below 100 as 1900 and later) to 9999-12-31T23:59:59.999Z. */
+const INSTANT_MIN = Date.UTC(100, 0, 1);
+const INSTANT_MAX = Date.UTC(10_000, 0, 1) - 1;
+
+const RFC3339 = /^(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})$/;
 
 /**
  * Parses an RFC 3339 instant with any number of fraction digits; digits finer than a millisecond are cut.
- * A leap second (`:60`) is refused: it has no epoch milliseconds.
+ * A leap second (`:60`) is refused: it has no epoch milliseconds. So are years before 100 and instants whose UTC year is not
+ * four digits: every result can be written by {@link formatInstant} and read again.
  * @returns epoch milliseconds, or null when the text is no RFC 3339 instant or names no real date.
  * @see https://www.rfc-editor.org/rfc/rfc3339 (read 2026-11)
  */
@@ -34,7 +39,8 @@ export function parseInstant(text: string): number | null {
   const offsetMinutes = zone.toUpperCase() === "Z" ? 0 : parseOffsetMinutes(zone);
   if (offsetMinutes === null) return null;
   // Cutting must be toward the past for every sign of the epoch; the fraction is always forward of the whole second.
-  return base - offsetMinutes * MINUTE_MS + Number(fraction.slice(0, 3).padEnd(3, "0"));
+  const at = base - offsetMinutes * MINUTE_MS + Number(fraction.slice(0, 3).padEnd(3, "0"));
+  return at < INSTANT_MIN || at > INSTANT_MAX ? null : at;
 }
 
 function parseOffsetMinutes(zone: string): number | null {
@@ -44,7 +50,7 @@ function parseOffsetMinutes(zone: string): number | null {
   return (zone.startsWith("-") ? -1 : 1) * (hours * 60 + minutes);
 }
 
-/** `2026-11-20T10:00:00Z`, with milliseconds only when there are any. */
+/** `2026-11-20T10:00:00Z`, with milliseconds only when there are any. Four-digit years only: what {@link parseInstant} returns. */
 export function formatInstant(at: number): string {
   return new Date(at).toISOString().replace(".000Z", "Z");
 }

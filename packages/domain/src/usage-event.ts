@@ -9,18 +9,20 @@ export type Mode = "live" | "test";
 
 /** Named limits of one usage event (edge.md §9 row 4); each is tested, each violation names its field. */
 export const USAGE_EVENT_LIMITS = {
-  /** JSON text of the whole event as sent, in UTF-16 units; a Kafka record of it stays below 256 KiB in UTF-8. */
+  /** UTF-8 bytes of the event as it stands in the log ({@link encodeUsageEvent}): blanks and line breaks as sent do not count. */
   eventBytesMax: 65_536,
   /** customer, source, id: UTF-16 units. Their sum is a part of every sort key. */
   identityCharactersMax: 256,
   typeCharactersMax: 128,
   /** Properties of `data`, counted at every depth. */
   propertiesMax: 32,
+  /** Objects and arrays inside each other, `data` itself being the first. */
   depthMax: 32,
 } as const;
 
-/** Names that would reach a prototype when copied; refused at any depth. */
+/** Names that would reach a prototype when copied; refused at any depth, attributes included. */
 const FORBIDDEN_NAMES: ReadonlySet<string> = new Set(["__proto__", "constructor", "prototype"]);
+const FORBIDDEN_RULE = "this name is refused";
 
 /** A usage event as every part of Tallyhouse sees it. */
 export interface UsageEvent {
@@ -105,17 +107,24 @@ const CloudEventSchema = z.looseObject({
   stamped: z.union([z.boolean(), z.enum(["true", "false"])]).nullish(),
 });
 
-const CORE_ATTRIBUTES: ReadonlySet<string> = new Set(Object.keys(CloudEventSchema.shape));
+/** Attributes with a place of their own in {@link UsageEvent} or a fixed value; every other one, `dataschema` too, is passed on. */
+const CORE_ATTRIBUTES: ReadonlySet<string> = new Set(
+  Object.keys(CloudEventSchema.shape).filter((name) => name !== "dataschema"),
+);
 const EXTENSION_NAME = /^[a-z0-9]{1,64}$/;
 
 /**
- * Reads a CloudEvent (it has `specversion`) or the native shape from parsed JSON. Pure. Everything but the size of the event as
- * sent is checked here; the caller checks that while it still has the text.
+ * Reads a CloudEvent (it has `specversion`) or the native shape from parsed JSON. Pure. Everything but the size is checked here;
+ * the caller checks that on the encoded event. What is accepted here is read back as the same event from the log.
  * @param defaultMode what a CloudEvent without `mode`, and every native event, gets
  */
 export function readUsageEvent(input: unknown, defaultMode: Mode): EventReading {
   if (!isJsonObject(input)) return rejected("EVENT_NOT_AN_OBJECT", "", "a usage event is a JSON object");
-  const reading = "specversion" in input ? readCloudEvent(input, defaultMode) : readNativeEvent(input, defaultMode);
+  const forbidden = Object.keys(input).find((name) => FORBIDDEN_NAMES.has(name));
+  if (forbidden !== undefined) return rejected("NAME_FORBIDDEN", pointerOf([forbidden]), FORBIDDEN_RULE);
+  const reading = Object.hasOwn(input, "specversion")
+    ? readCloudEvent(input, defaultMode)
+    : readNativeEvent(input, defaultMode);
   if (reading.kind === "rejected") return reading;
   const fault = checkData(reading.event.data);
   return fault === null ? reading : { kind: "rejected", rejection: fault };
@@ -221,7 +230,7 @@ function checkData(root: JsonObject): Rejection | null {
       if (!Array.isArray(value)) {
         properties += 1;
         if (FORBIDDEN_NAMES.has(name))
-          return { code: "NAME_FORBIDDEN", pointer: pointerOf([...path, name]), rule: "this property name is refused" };
+          return { code: "NAME_FORBIDDEN", pointer: pointerOf([...path, name]), rule: FORBIDDEN_RULE };
       }
       if (typeof child === "object" && child !== null) pending.push({ value: child, path: [...path, name] });
     }

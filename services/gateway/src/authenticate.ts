@@ -1,0 +1,42 @@
+/** Who a request comes from. */
+import { type Authenticator, type Principal, TallyhouseError } from "@tallyhouse/domain";
+import type { FastifyRequest } from "fastify";
+import type { Problem } from "./problem.ts";
+
+export type Authentication =
+  | { readonly kind: "principal"; readonly principal: Principal }
+  | { readonly kind: "problem"; readonly problem: Problem };
+
+const BEARER = /^bearer +(\S+) *$/i;
+const STORE_RETRY_SECONDS = 1;
+
+/** Reads `Authorization: Bearer` or, without that, `X-API-Key`. Unknown, malformed and revoked get one identical answer. */
+export async function authenticate(request: FastifyRequest, authenticator: Authenticator): Promise<Authentication> {
+  const bearer = BEARER.exec(request.headers.authorization ?? "")?.[1];
+  const apiKey = request.headers["x-api-key"];
+  const token = bearer ?? (typeof apiKey === "string" ? apiKey : undefined);
+  if (token === undefined) {
+    return refused({
+      status: 401,
+      code: "AUTH_REQUIRED",
+      detail: "send a service token as Authorization: Bearer … or X-API-Key: …",
+    });
+  }
+  try {
+    const principal = await authenticator.verify(token);
+    if (principal !== null) return { kind: "principal", principal };
+    return refused({ status: 401, code: "AUTH_INVALID", detail: "the credential is not known" });
+  } catch (error) {
+    if (!(error instanceof TallyhouseError) || error.action !== "retry") throw error;
+    return refused({
+      status: 503,
+      code: "STORE_UNAVAILABLE",
+      detail: "the credential cannot be checked now; nothing was stored, send the request again",
+      retryAfterSeconds: STORE_RETRY_SECONDS,
+    });
+  }
+}
+
+function refused(problem: Problem): Authentication {
+  return { kind: "problem", problem };
+}
