@@ -40,6 +40,7 @@ test(
       REPORT_INTERVAL_MS: "300",
       VERIFY_SETTLE_SECONDS: "1",
       SEND_RATE_PER_SECOND: "2000",
+    CALL_RATE_PER_SECOND: "2000",
       EMULATOR_LIMITS: "off",
     };
     const url = `http://127.0.0.1:${port}`;
