@@ -40,7 +40,7 @@ test(
       REPORT_INTERVAL_MS: "300",
       VERIFY_SETTLE_SECONDS: "1",
       SEND_RATE_PER_SECOND: "2000",
-    CALL_RATE_PER_SECOND: "2000",
+      CALL_RATE_PER_SECOND: "2000",
       EMULATOR_LIMITS: "off",
     };
     const url = `http://127.0.0.1:${port}`;
@@ -94,7 +94,7 @@ interface Child {
 /** Starts `tallyhouse start` as its users do; the signal aborts when the process is gone. */
 function startChild(env: NodeJS.ProcessEnv): Child {
   const gone = new AbortController();
-  const process_: ChildProcess = spawn(
+  const standalone: ChildProcess = spawn(
     process.execPath,
     [join(ROOT, "services/standalone/bin/tallyhouse.mjs"), "start"],
     {
@@ -103,7 +103,7 @@ function startChild(env: NodeJS.ProcessEnv): Child {
     },
   );
   const ended = new Promise<void>((resolve) => {
-    process_.once("exit", () => {
+    standalone.once("exit", () => {
       gone.abort();
       resolve();
     });
@@ -111,7 +111,7 @@ function startChild(env: NodeJS.ProcessEnv): Child {
   return {
     signal: gone.signal,
     async kill() {
-      process_.kill("SIGKILL");
+      standalone.kill("SIGKILL");
       await ended;
     },
   };

@@ -55,7 +55,7 @@ test.each(traces)(
       REPORT_LATENESS_SECONDS: "0",
       REPORT_INTERVAL_MS: "500",
       SEND_RATE_PER_SECOND: "5000",
-    CALL_RATE_PER_SECOND: "5000",
+      CALL_RATE_PER_SECOND: "5000",
       EMULATOR_LIMITS: "off",
       LOG_LEVEL: "error",
       KAFKA_TOPIC: `usage.events.v1.traces-${randomUUID()}`,

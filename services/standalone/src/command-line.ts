@@ -125,7 +125,7 @@ async function demo(args: readonly string[]): Promise<number> {
           nowAt,
         });
   let lastQuarter = -1;
-  const isTerminal = process.stdout.isTTY === true;
+  const isTerminal = process.stdout.isTTY;
   return runDemo({
     workload,
     seed,

@@ -11,7 +11,7 @@ import {
   type Quantity,
 } from "@tallyhouse/domain";
 import { pause } from "@tallyhouse/runtime";
-import { Stripe } from "stripe";
+import type { Stripe } from "stripe";
 import type { ExpectedTotal, Workload } from "./workload.ts";
 
 /** One line of the table; quantities as scaled bigints. */

@@ -29,8 +29,8 @@ export interface DemoOptions {
 const DUPLICATE_SHARE = 0.05;
 const CONFLICT_SHARE = 0.01;
 const PIPELINE_TIMEOUT_MS = 120_000;
-/** Rows of the table that are printed; a row with a difference always is. */
-const ROWS_SHOWN_MAX = 160;
+/** Lines of the table that are printed; one with a difference always is. */
+const LINES_SHOWN_MAX = 160;
 
 /** Settings that make a day visible in seconds. What the caller's environment says wins, except the folder and the ports. */
 const DEMO_ENVIRONMENT: Environment = {
@@ -141,28 +141,41 @@ function bar(what: string, done: number, total: number): string {
   return `${what} [${"#".repeat(Math.round(share * 30)).padEnd(30)}] ${done} of ${total}`;
 }
 
+/** One line per customer and meter, the sums of its hours or days; the last line of the demo judges each of those alone. */
 function printTable(compared: readonly ComparedTotal[], output: DemoOutput): void {
-  const shown = compared.filter((total, index) => index < ROWS_SHOWN_MAX || isDifferent(total));
-  const header = ["customer", "meter", "from", "expected", "counted", "at Stripe", "difference"];
-  const rows = shown.map((total) => [
-    total.customer,
-    total.meter,
-    labelOf(total),
-    formatQuantity(total.expected),
-    formatQuantity(total.counted),
-    formatQuantity(total.atStripe),
-    formatQuantity(largest(total)),
-  ]);
+  const lines = new Map<
+    string,
+    { customer: string; meter: string; sums: [bigint, bigint, bigint]; isDifferent: boolean }
+  >();
+  for (const total of compared) {
+    const key = `${total.customer}\n${total.meter}`;
+    const line = lines.get(key) ?? {
+      customer: total.customer,
+      meter: total.meter,
+      sums: [0n, 0n, 0n],
+      isDifferent: false,
+    };
+    line.sums = [line.sums[0] + total.expected, line.sums[1] + total.counted, line.sums[2] + total.atStripe];
+    line.isDifferent ||= isDifferent(total);
+    lines.set(key, line);
+  }
+  const shown = [...lines.values()].filter((line, index) => index < LINES_SHOWN_MAX || line.isDifferent);
+  const header = ["customer", "meter", "expected", "counted", "at Stripe", "difference"];
+  const rows = shown.map(({ customer, meter, sums: [expected, counted, atStripe], isDifferent: differs }) => {
+    const verdict = differs ? "yes" : "0";
+    return [customer, meter, formatQuantity(expected), formatQuantity(counted), formatQuantity(atStripe), verdict];
+  });
   const widths = header.map((name, column) =>
     rows.reduce((width, row) => Math.max(width, (row[column] ?? "").length), name.length),
   );
   for (const row of [header, ...rows]) {
-    output.line(
-      row
-        .map((cell, column) => (column < 3 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
-        .join("  "),
-    );
+    const cells = row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)));
+    output.line(cells.join("  "));
   }
-  if (shown.length < compared.length)
-    output.line(`… and ${compared.length - shown.length} more, all with difference 0`);
+  if (shown.length < lines.size) output.line(`… and ${lines.size - shown.length} more, all with difference 0`);
+  for (const total of compared.filter(isDifferent).slice(0, LINES_SHOWN_MAX)) {
+    const { customer, meter, expected, counted, atStripe } = total;
+    const sides = `expected ${formatQuantity(expected)}, counted ${formatQuantity(counted)}, at Stripe ${formatQuantity(atStripe)}`;
+    output.line(`differs: ${customer} ${meter} from ${labelOf(total)}: ${sides}`);
+  }
 }
