@@ -15,8 +15,9 @@ export function generateDay(options: { seed: number; nowAt: number; events: numb
   const dayAt = floorTo(options.nowAt, DAY_MS) - DAY_MS;
   const weights = Array.from({ length: CUSTOMERS }, (_, i) => 1 / (i + 1) ** 0.7);
   const totals = new Map<string, { customer: string; meter: string; startAt: number; quantity: bigint }>();
-  const add = (customer: string, meter: string, at: number, quantity: bigint): void => {
-    const startAt = floorTo(at, HOUR_MS);
+  const add = (used: { customer: string; at: number }, meter: string, quantity: bigint): void => {
+    const { customer } = used;
+    const startAt = floorTo(used.at, HOUR_MS);
     const key = `${customer} ${meter} ${startAt}`;
     const total = totals.get(key);
     if (total === undefined) totals.set(key, { customer, meter, startAt, quantity });
@@ -37,9 +38,9 @@ export function generateDay(options: { seed: number; nowAt: number; events: numb
       time: formatInstant(at),
       data: { inputTokens, outputTokens, model },
     });
-    add(customer, "llm_requests", at, 1n);
-    add(customer, "input_tokens", at, BigInt(inputTokens));
-    add(customer, "output_tokens", at, BigInt(outputTokens));
+    add({ customer, at }, "llm_requests", 1n);
+    add({ customer, at }, "input_tokens", BigInt(inputTokens));
+    add({ customer, at }, "output_tokens", BigInt(outputTokens));
   }
   const expected: ExpectedTotal[] = [...totals.values()];
   return {
