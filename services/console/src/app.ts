@@ -54,6 +54,10 @@ export async function buildConsole(
     forceCloseConnections: "idle",
     return503OnClosing: true,
   });
+  app.addHook("onRequest", (_request, reply, done) => {
+    void reply.header("x-content-type-options", "nosniff").header("cache-control", "no-store");
+    done();
+  });
   addErrorHandlers(app, ports.logger);
   addUsageRoutes(app, { ...ports, stream });
   addMeterRoutes(app, { ...ports, stream });
@@ -88,7 +92,8 @@ function addErrorHandlers(app: FastifyInstance, logger: Logger): void {
 
 function problemOf(error: FastifyError | TallyhouseError): Problem {
   if (error instanceof TallyhouseError) {
-    const isOutage = error.action === "retry" && (error.code === "STORE_UNAVAILABLE" || error.code === "LOG_UNAVAILABLE");
+    const isOutage =
+      error.action === "retry" && (error.code === "STORE_UNAVAILABLE" || error.code === "LOG_UNAVAILABLE");
     if (isOutage) {
       const detail = "a store does not answer; nothing was lost, try again";
       return { status: 503, code: "STORE_UNAVAILABLE", detail, retryAfterSeconds: STORE_RETRY_SECONDS };

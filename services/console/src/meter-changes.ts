@@ -12,14 +12,17 @@ import {
 } from "@tallyhouse/domain";
 import type { FieldProblem, Problem } from "./problem.ts";
 
-/** What applying a rule does: `unit-only` renames the unit of the current version, `none` nothing at all. */
-export type MeterChangeKind = "new" | "new-version" | "unit-only" | "none";
+/**
+ * What applying a rule does: `unit-only` renames the unit of the newest version, `none` nothing at all. `old-version` is refused:
+ * the rule equals a version that a newer one replaced, and a version is made once.
+ */
+export type MeterChangeKind = "new" | "new-version" | "unit-only" | "none" | "old-version";
 
 /** One meter of the file against the newest version that was ever applied. */
 export interface MeterChange {
   readonly key: string;
   readonly change: MeterChangeKind;
-  /** The version that holds after applying. */
+  /** The version that holds after applying; of `old-version`, the one that the rule equals. */
   readonly version: number;
   /** Fields of the rule that differ; empty for `new` and `none`. */
   readonly fields: readonly string[];
@@ -36,37 +39,44 @@ interface VersionRow {
 /** Compares rules with the newest versions of the mode. Meters that are not in the list stay as they are: nothing ends a meter. */
 export async function diffMeters(store: SqlRunner, mode: Mode, rules: readonly MeterRule[]): Promise<MeterChange[]> {
   const rows = await store.query<VersionRow>(
-    `SELECT DISTINCT ON (key) key, version, digest, unit, rule FROM meter_version
-     WHERE mode = $1 ORDER BY key, version DESC`,
+    "SELECT key, version, digest, unit, rule FROM meter_version WHERE mode = $1 ORDER BY version DESC",
     [mode],
   );
-  const newest = new Map(rows.map((row) => [row.key, row]));
-  return rules.map((rule) => changeOf(rule, newest.get(rule.key)));
+  const versions = Map.groupBy(rows, ({ key }) => key);
+  return rules.map((rule) => changeOf(rule, versions.get(rule.key) ?? []));
 }
 
-function changeOf(rule: MeterRule, known: VersionRow | undefined): MeterChange {
+/** `versions` of the rule's key, newest first. */
+function changeOf(rule: MeterRule, versions: readonly VersionRow[]): MeterChange {
   const { key } = rule;
-  if (known === undefined) return { key, change: "new", version: 1, fields: [] };
-  const isSameUnit = known.unit === rule.unit;
-  // Compared by the digest: jsonb does not keep the order of dimensions, which is a part of the rule.
-  if (known.digest !== meterDigest(rule))
-    return { key, change: "new-version", version: known.version + 1, fields: changedFields(rule, known) };
-  if (!isSameUnit) return { key, change: "unit-only", version: known.version, fields: ["unit"] };
-  return { key, change: "none", version: known.version, fields: [] };
+  const [newest] = versions;
+  if (newest === undefined) return { key, change: "new", version: 1, fields: [] };
+  const digest = meterDigest(rule);
+  const equal = versions.find((version) => version.digest === digest);
+  const fields = changedFields(rule, newest);
+  if (equal === undefined) return { key, change: "new-version", version: newest.version + 1, fields };
+  if (equal !== newest) return { key, change: "old-version", version: equal.version, fields };
+  return { key, change: fields.length === 0 ? "none" : "unit-only", version: newest.version, fields };
 }
 
-/** A change that no field shows can only be the order of dimensions. */
 function changedFields(rule: MeterRule, known: VersionRow): readonly string[] {
-  const before = { ...known.rule, unit: known.unit };
+  const before: MeterRule = { ...known.rule, unit: known.unit };
   const names = ["eventType", "aggregation", "value", "where", "dimensions", "unit", "from"] as const;
-  const textOf = (value: unknown): string => JSON.stringify(sorted(value)) ?? "";
-  const fields = names.filter((name) => textOf(rule[name]) !== textOf(before[name]));
-  return fields.some((field) => field !== "unit") ? fields : ["dimensions", ...fields];
+  // As text, because the order of dimensions is a part of the rule; both sides come from one schema, so keys stand alike.
+  return names.filter((name) => JSON.stringify(rule[name]) !== JSON.stringify(before[name]));
 }
 
-function sorted(value: unknown): unknown {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+/** Refuses rules that a newer version replaced; null when there are none. */
+export function refuseOldVersions(changes: readonly MeterChange[]): Problem | null {
+  const errors = changes
+    .filter(({ change }) => change === "old-version")
+    .map(({ key, version }) => ({
+      field: key,
+      rule: `equals version ${version}, which a newer version replaced: give it another from, and it is a new version`,
+    }));
+  if (errors.length === 0) return null;
+  const detail = errors.map(({ field, rule }) => `${field} ${rule}`).join("; ");
+  return { status: 409, code: "METERS_INVALID", detail, errors };
 }
 
 /**
@@ -126,7 +136,7 @@ export function applyMeters(
     const changes = await diffMeters(tx, mode, rules);
     for (const [index, { key, change, version }] of changes.entries()) {
       const rule = rules[index];
-      if (rule === undefined || change === "none") continue;
+      if (rule === undefined || change === "none" || change === "old-version") continue;
       if (change === "unit-only") {
         await tx.query("UPDATE meter_version SET unit = $1 WHERE mode = $2 AND key = $3 AND version = $4", [
           rule.unit,
@@ -138,7 +148,7 @@ export function applyMeters(
       }
       await tx.query(
         `INSERT INTO meter_version (mode, key, version, digest, rule, unit, active_from, created_at, created_by)
-         VALUES ($1, $2, $3, $4, $5::jsonb, $6, $7, $8, $9)`,
+         VALUES ($1, $2, $3, $4, $5::json, $6, $7, $8, $9)`,
         [
           mode,
           key,
@@ -152,10 +162,11 @@ export function applyMeters(
         ],
       );
       const fact: ControlFact = { kind: "meter.activate", mode, meter: key, version, rule };
+      const { kind, ...body } = fact;
       await tx.query(
         `INSERT INTO control_outbox (stream, partition, kind, body, created_at)
-         SELECT $1, partition, $2, $3::jsonb, $4 FROM generate_series(0, $5::int - 1) AS partition`,
-        [stream.streamId, fact.kind, JSON.stringify({ fact: JSON.stringify(fact) }), new Date(now), stream.partitionCount],
+         SELECT $1, partition, $2, $3::json, $4 FROM generate_series(0, $5::int - 1) AS partition`,
+        [stream.streamId, kind, JSON.stringify(body), new Date(now), stream.partitionCount],
       );
     }
     return changes;

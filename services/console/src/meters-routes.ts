@@ -10,7 +10,7 @@ import { type Clock, pause } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { authenticate } from "./auth.ts";
-import { applyMeters, diffMeters, type MeterChange, refuseTooEarly } from "./meter-changes.ts";
+import { applyMeters, diffMeters, type MeterChange, refuseOldVersions, refuseTooEarly } from "./meter-changes.ts";
 import { readDefinitions } from "./meter-definitions.ts";
 import { type Problem, queryInvalid, sendProblem } from "./problem.ts";
 import type { UsagePorts } from "./usage.ts";
@@ -63,7 +63,7 @@ export function addMeterRoutes(app: FastifyInstance, ports: MetersPorts): void {
     const { rules } = reading;
     const planned = await diffMeters(ports.control, mode, rules);
     const changed = rules.filter((_rule, index) => isNewVersion(planned[index]));
-    const refusal = await refuseTooEarly(ports.analytics, mode, changed);
+    const refusal = refuseOldVersions(planned) ?? (await refuseTooEarly(ports.analytics, mode, changed));
     if (refusal !== null) return sendProblem(reply, refusal);
     const { stream, clock } = ports;
     const changes = await applyMeters(ports.control, { mode, rules, stream, now: clock.now() });

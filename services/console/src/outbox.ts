@@ -22,8 +22,9 @@ export interface OutboxPorts {
 interface OutboxRow {
   readonly id: string;
   readonly partition: number;
-  /** The fact as JSON text inside jsonb: jsonb itself would re-order the dimensions, whose order is a part of the rule. */
-  readonly body: { readonly fact: string };
+  readonly kind: ControlFact["kind"];
+  /** The fact without its kind. A json column, not jsonb: the order of dimensions is a part of the rule. */
+  readonly body: object;
 }
 
 /**
@@ -39,13 +40,13 @@ export async function drainOutbox(
   input: { readonly streamId: number; readonly key: ControlKey },
 ): Promise<number> {
   const rows = await ports.control.query<OutboxRow>(
-    `SELECT id, partition, body FROM control_outbox
+    `SELECT id, partition, kind, body FROM control_outbox
      WHERE appended_at IS NULL AND stream = $1 ORDER BY id LIMIT ${BATCH_RECORDS_MAX}`,
     [input.streamId],
   );
   if (rows.length === 0) return 0;
-  const records = rows.map(({ partition, body }) =>
-    encodeControl({ fact: JSON.parse(body.fact) as ControlFact, partition, key: input.key }),
+  const records = rows.map(({ partition, kind, body }) =>
+    encodeControl({ fact: { kind, ...body } as ControlFact, partition, key: input.key }),
   );
   await ports.log.append(records);
   await ports.control.query("UPDATE control_outbox SET appended_at = now() WHERE id = ANY($1::bigint[])", [

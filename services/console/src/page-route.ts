@@ -44,7 +44,6 @@ export function addPageRoute(
     return reply
       .headers({
         "content-security-policy": PAGE_POLICY,
-        "cache-control": "no-store",
         "referrer-policy": "no-referrer",
       })
       .type("text/html; charset=utf-8")
@@ -58,7 +57,15 @@ async function readMeters(ports: UsagePorts, mode: Mode): Promise<PageMeter[]> {
   for (const { key, version, state, unit, rule } of await listMeters(ports, mode)) {
     if (state === "pending" && newest.get(key)?.state === "active") continue;
     const dimensions = Object.keys(rule.dimensions);
-    newest.set(key, { key, version, state, unit, dimensions, aggregation: rule.aggregation, eventType: rule.eventType });
+    newest.set(key, {
+      key,
+      version,
+      state,
+      unit,
+      dimensions,
+      aggregation: rule.aggregation,
+      eventType: rule.eventType,
+    });
   }
   return [...newest.values()].slice(0, PAGE_METERS_MAX);
 }

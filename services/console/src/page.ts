@@ -1,7 +1,7 @@
 /** The operator's page: a pure function from figures to HTML. No script, no request beyond itself. */
 import { formatInstant } from "@tallyhouse/domain";
 import { groupDigits, niceCeiling, shortNumber, shortSpan } from "./figures.ts";
-import { type Html, html, ownMarkup, renderHtml } from "./html.ts";
+import { type Markup, markup, ownMarkup, renderMarkup } from "./markup.ts";
 import { PAGE_STYLE } from "./page-style.ts";
 import type { PipelineStatus } from "./status.ts";
 
@@ -52,9 +52,14 @@ interface View {
 /** The whole document. */
 export function renderPage(input: PageInput): string {
   const { mode, refreshSeconds, status, usage, meters, now } = input;
-  const view: View = { mode, meter: usage?.meter, customer: usage?.customer ?? null, isPaused: refreshSeconds === null };
-  const refresh = refreshSeconds === null ? null : html`<meta http-equiv="refresh" content="${refreshSeconds}" />`;
-  return renderHtml(html`<!doctype html>
+  const view: View = {
+    mode,
+    meter: usage?.meter,
+    customer: usage?.customer ?? null,
+    isPaused: refreshSeconds === null,
+  };
+  const refresh = refreshSeconds === null ? null : markup`<meta http-equiv="refresh" content="${refreshSeconds}" />`;
+  return renderMarkup(markup`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -71,10 +76,10 @@ ${refresh}
 </header>
 <main>
 ${tiles(status, now)}
-${usage === null ? html`<section><div><h2>No active meter in mode ${mode}</h2></div><p class="soft">Apply a meters file: tallyhouse meters apply meters.yaml</p></section>` : usageSection(usage, view)}
+${usage === null ? markup`<section><div><h2>No active meter in mode ${mode}</h2></div><p class="soft">Apply a meters file: tallyhouse meters apply meters.yaml</p></section>` : usageSection(usage, view)}
 <div class="two">
-${customersSection(usage, view)}
 ${metersSection(meters, view)}
+${customersSection(usage, view)}
 </div>
 </main>
 <footer>
@@ -94,45 +99,55 @@ function linkTo(view: View): string {
   return `?${parameters.toString()}`;
 }
 
-function modeLink(view: View, mode: string): Html {
+function modeLink(view: View, mode: string): Markup {
   const href = linkTo({ mode, meter: view.meter, isPaused: view.isPaused });
-  return view.mode === mode ? html`<a href="${href}" aria-current="page">${mode}</a>` : html`<a href="${href}">${mode}</a>`;
+  return view.mode === mode
+    ? markup`<a href="${href}" aria-current="page">${mode}</a>`
+    : markup`<a href="${href}">${mode}</a>`;
 }
 
-/** A word and a sign beside the colour: colour alone says nothing to many. */
-function freshness(watermarkAt: number | null, now: number): Html {
-  if (watermarkAt === null) return html`<span class="warn">▲ waiting for the first records</span>`;
+/** How the age of the watermark is judged: class, sign, word. Colour alone says nothing to many. */
+function levelOf(ageMs: number): readonly [string, string, string] {
+  if (ageMs > RED_AFTER_MS) return ["bad", "■", "stale"];
+  return ageMs > AMBER_AFTER_MS ? ["warn", "▲", "late"] : ["ok", "●", "fresh"];
+}
+
+function freshness(watermarkAt: number | null, now: number): Markup {
+  if (watermarkAt === null) return markup`<span class="warn">▲ waiting for the first records</span>`;
   const ageMs = now - watermarkAt;
-  const [level, sign, word] =
-    ageMs > RED_AFTER_MS ? ["bad", "■", "stale"] : ageMs > AMBER_AFTER_MS ? ["warn", "▲", "late"] : ["ok", "●", "fresh"];
+  const [level, sign, word] = levelOf(ageMs);
   const clock = formatInstant(watermarkAt - (watermarkAt % 1_000)).slice(11, 19);
-  return html`<span class="${level}">${sign} ${word}</span> <span class="soft">counted up to ${clock} UTC, ${shortSpan(ageMs)} ago</span>`;
+  return markup`<span class="${level}">${sign} ${word}</span> <span class="soft">counted up to ${clock} UTC, ${shortSpan(ageMs)} ago</span>`;
 }
 
-function tiles(status: PipelineStatus, now: number): Html {
+function tiles(status: PipelineStatus, now: number): Markup {
   const { watermarkAt } = status;
   const stuck = status.stuck === 0 ? "meter events" : `meter events, ${groupDigits(String(status.stuck))} stuck`;
-  const outbox = status.outbox === 0 ? null : html`<dd class="warn">${status.outbox} control records unsent</dd>`;
+  const outbox = status.outbox === 0 ? null : markup`<dd class="warn">${status.outbox} control records unsent</dd>`;
   const age = watermarkAt === null ? "–" : shortSpan(now - watermarkAt);
-  return html`<dl class="tiles">
+  const level = watermarkAt === null ? "warn" : levelOf(now - watermarkAt)[0];
+  return markup`<dl class="tiles">
 <div><dt>Counted</dt><dd>${groupDigits(String(status.counted))}</dd><dd>usage events</dd></div>
 <div><dt>Waiting</dt><dd>${groupDigits(String(status.waiting))}</dd><dd>records in the log</dd>${outbox}</div>
 <div><dt>Due</dt><dd>${groupDigits(String(status.due))}</dd><dd>not yet at Stripe</dd></div>
 <div><dt>At Stripe</dt><dd>${groupDigits(String(status.atStripe))}</dd><dd class="${status.stuck === 0 ? "" : "bad"}">${stuck}</dd></div>
-<div><dt>Watermark age</dt><dd>${age}</dd><dd>all partitions</dd></div>
+<div><dt>Watermark age</dt><dd class="${level}">${age}</dd><dd>slowest partition</dd></div>
 </dl>`;
 }
 
-function usageSection(usage: PageUsage, view: View): Html {
+function usageSection(usage: PageUsage, view: View): Markup {
   const who =
     usage.customer === null
-      ? html`<span class="soft">all customers</span>`
-      : html`<span class="name">${usage.customer}</span> <a class="soft" href="${linkTo({ ...view, customer: null })}">show all customers</a>`;
+      ? markup`<span class="soft">all customers, 30 days</span>`
+      : markup`<span class="name">${usage.customer}</span> <a class="soft" href="${linkTo({ ...view, customer: null })}">show all customers</a>`;
   const rows = [...usage.days].reverse().map(
-    ({ day, quantity }) => html`<tr><td>${day}</td><td class="n">${quantity === null ? "–" : groupDigits(quantity)}</td></tr>
+    ({
+      day,
+      quantity,
+    }) => markup`<tr><td>${day}</td><td class="n">${quantity === null ? "–" : groupDigits(quantity)}</td></tr>
 `,
   );
-  return html`<section>
+  return markup`<section>
 <div><h2>${usage.meter}</h2>${who}<span class="total">${usage.total === null ? "–" : groupDigits(usage.total)} <span class="soft">${usage.unit}</span></span></div>
 ${plot(usage)}
 <details><summary>Daily figures</summary><table><thead><tr><th scope="col">Day (UTC)</th><th scope="col" class="n">${usage.unit}</th></tr></thead>
@@ -145,7 +160,7 @@ const BAR_PITCH = 10;
 const BAR_WIDTH = 7.5;
 
 /** Bars are stretched to the panel's width, so all text stands outside the drawing. */
-function plot(usage: PageUsage): Html {
+function plot(usage: PageUsage): Markup {
   const values = usage.days.map(({ quantity }) => Number(quantity ?? 0));
   const top = niceCeiling(Math.max(0, ...values));
   const lowest = Math.min(0, ...values);
@@ -158,44 +173,45 @@ function plot(usage: PageUsage): Html {
     const x = index * BAR_PITCH + (BAR_PITCH - BAR_WIDTH) / 2;
     const mark = index === usage.days.length - 1 ? "today" : "day";
     const text = `${day}: ${quantity === null ? "nothing" : `${groupDigits(quantity)} ${usage.unit}`}`;
-    return html`<rect class="${mark}" x="${x}" y="${y.toFixed(2)}" width="${BAR_WIDTH}" height="${(baseY - y).toFixed(2)}"><title>${text}</title></rect>
+    return markup`<rect class="${mark}" x="${x}" y="${y.toFixed(2)}" width="${BAR_WIDTH}" height="${(baseY - y).toFixed(2)}"><title>${text}</title></rect>
 `;
   });
   const lines = [top, (top + bottom) / 2, bottom].map((value) => {
     const y = yOf(value).toFixed(2);
-    return html`<line x1="0" x2="${width}" y1="${y}" y2="${y}" />`;
+    return markup`<line x1="0" x2="${width}" y1="${y}" y2="${y}" />`;
   });
   const days = usage.days.map(({ day }) => day.slice(5));
   const name = `${usage.meter} per day, last ${usage.days.length} days; the figures are in the table below`;
-  return html`<div class="plot">
+  return markup`<div class="plot">
 <div class="scale" aria-hidden="true"><span>${shortNumber(top)}</span><span>${shortNumber((top + bottom) / 2)}</span><span>${shortNumber(bottom)}</span></div>
 <svg role="img" aria-label="${name}" viewBox="0 0 ${width} ${PLOT_HEIGHT}" preserveAspectRatio="none">${lines}${bars}</svg>
 <div class="days" aria-hidden="true"><span>${days[0] ?? ""}</span><span>${days[Math.floor((days.length - 1) / 2)] ?? ""}</span><span>today</span></div>
 </div>`;
 }
 
-function customersSection(usage: PageUsage | null, view: View): Html | null {
+function customersSection(usage: PageUsage | null, view: View): Markup | null {
   if (usage === null) return null;
   const largest = Math.max(...usage.customers.map(({ quantity }) => Math.abs(Number(quantity))), 0);
   const rows = usage.customers.map(({ customer, quantity }) => {
     const share = largest === 0 ? 0 : (100 * Math.abs(Number(quantity))) / largest;
-    return html`<tr><td class="name"><a href="${linkTo({ ...view, customer })}">${customer}</a>
+    return markup`<tr><td class="name"><a href="${linkTo({ ...view, customer })}">${customer}</a>
 <svg class="share" aria-hidden="true" viewBox="0 0 100 1" preserveAspectRatio="none"><rect width="100" height="1" /><rect width="${share.toFixed(1)}" height="1" /></svg></td><td class="n">${groupDigits(quantity)}</td></tr>
 `;
   });
-  const empty = html`<p class="soft">No usage in the last 30 days.</p>`;
-  const table = html`<table><thead><tr><th scope="col">Customer</th><th scope="col" class="n">${usage.unit}</th></tr></thead><tbody>${rows}</tbody></table>`;
-  return html`<section><div><h2>Customers</h2><span class="soft">most ${usage.meter}, 30 days</span></div>${rows.length === 0 ? empty : table}</section>`;
+  const empty = markup`<p class="soft">No usage in the last 30 days.</p>`;
+  const table = markup`<table><thead><tr><th scope="col">Customer</th><th scope="col" class="n">${usage.unit}</th></tr></thead><tbody>${rows}</tbody></table>`;
+  return markup`<section><div><h2>Customers</h2><span class="soft">most ${usage.meter}, 30 days</span></div>${rows.length === 0 ? empty : table}</section>`;
 }
 
-function metersSection(meters: readonly PageMeter[], view: View): Html {
+function metersSection(meters: readonly PageMeter[], view: View): Markup {
   const rows = meters.map((meter) => {
     const link = linkTo({ ...view, meter: meter.key });
-    const name = meter.state === "active" ? html`<a href="${link}">${meter.key}</a>` : html`${meter.key}`;
+    const name = meter.state === "active" ? markup`<a href="${link}">${meter.key}</a>` : markup`${meter.key}`;
     const about = [`version ${meter.version}`, ...meter.dimensions.map((dimension) => `by ${dimension}`)].join(", ");
-    const state = meter.state === "active" ? html`<span class="ok">● active</span>` : html`<span class="warn">▲ pending</span>`;
-    return html`<tr><td class="name">${name}<br><span class="soft">${about}</span></td><td class="name">${meter.aggregation} of ${meter.eventType}<br><span class="soft">in ${meter.unit}</span></td><td class="n">${state}</td></tr>
+    const state =
+      meter.state === "active" ? markup`<span class="ok">● active</span>` : markup`<span class="warn">▲ pending</span>`;
+    return markup`<tr><td class="name">${name}<br><span class="soft">${about}</span></td><td class="name">${meter.aggregation} of ${meter.eventType}<br><span class="soft">in ${meter.unit}</span></td><td class="n">${state}</td></tr>
 `;
   });
-  return html`<section><div><h2>Meters</h2></div><div class="wide"><table><thead><tr><th scope="col">Meter</th><th scope="col">Counts</th><th scope="col" class="n">State</th></tr></thead><tbody>${rows}</tbody></table></div></section>`;
+  return markup`<section><div><h2>Meters</h2></div><div class="wide"><table><thead><tr><th scope="col">Meter</th><th scope="col">Counts</th><th scope="col" class="n">State</th></tr></thead><tbody>${rows}</tbody></table></div></section>`;
 }

@@ -50,7 +50,8 @@ const BUCKET_SQL: Readonly<Record<UsageWindow, string>> = {
   hour: `(segment, intDiv(${LOCAL_SECONDS}, 3600))`,
   day: `intDiv(${LOCAL_SECONDS}, 86400)`,
   month: `toYYYYMM(toDate(toUInt16(intDiv(${LOCAL_SECONDS}, 86400))))`,
-  total: "0",
+  // Text, because a number here would be the position of a column.
+  total: "''",
 };
 
 /**

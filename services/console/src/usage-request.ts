@@ -67,10 +67,7 @@ const UsageParameters = z.strictObject({
     .string()
     .default("")
     .transform((text) => (text === "" ? [] : [...new Set(text.split(",").map((part) => part.trim()))]))
-    .refine(
-      (names) => names.length <= USAGE_LIMITS.groupByMax,
-      `names at most ${USAGE_LIMITS.groupByMax} dimensions`,
-    ),
+    .refine((names) => names.length <= USAGE_LIMITS.groupByMax, `names at most ${USAGE_LIMITS.groupByMax} dimensions`),
 });
 
 const CustomersParameters = z.strictObject({

@@ -125,7 +125,10 @@ async function readTotal(
   for (const { group, part } of parts) {
     const key = JSON.stringify(group);
     const known = groups.get(key);
-    groups.set(key, { group, part: known === undefined ? part : joinParts(version.rule.aggregation, known.part, part) });
+    groups.set(key, {
+      group,
+      part: known === undefined ? part : joinParts(version.rule.aggregation, known.part, part),
+    });
   }
   if (groups.size > USAGE_LIMITS.rowsMax) return tooManyRows();
   const rows = [...groups.values()].sort((a, b) => compareTexts(a.group, b.group));
@@ -179,7 +182,12 @@ export async function readCustomers(request: CustomersRequest, ports: UsagePorts
   };
 }
 
-type Question = { readonly mode: Mode; readonly meter: string; readonly version: number | undefined; readonly toAt: number };
+type Question = {
+  readonly mode: Mode;
+  readonly meter: string;
+  readonly version: number | undefined;
+  readonly toAt: number;
+};
 
 async function findDefinition(request: Question, ports: UsagePorts): Promise<MeterDefinition | null> {
   const { mode, meter, toAt, version: wanted } = request;

@@ -18,7 +18,9 @@ export interface Zone {
   readonly segments: readonly ZoneSegment[];
 }
 
-export type ZoneReading = { readonly kind: "zone"; readonly zone: Zone } | { readonly kind: "refused"; readonly rule: string };
+export type ZoneReading =
+  | { readonly kind: "zone"; readonly zone: Zone }
+  | { readonly kind: "refused"; readonly rule: string };
 
 /** Offsets of a zone never change twice within this step (rules of zones change clocks at most monthly). */
 const SCAN_STEP_MS = DAY_MS;
@@ -32,7 +34,10 @@ const SCAN_STEP_MS = DAY_MS;
 export function readZone(name: string, range: { readonly fromAt: number; readonly toAt: number }): ZoneReading {
   const offsetAt = offsetReader(name);
   if (offsetAt === null) return { kind: "refused", rule: "must be an IANA time zone such as Asia/Kolkata" };
-  const offGrid: ZoneReading = { kind: "refused", rule: "has an offset in this range that is no multiple of 15 minutes" };
+  const offGrid: ZoneReading = {
+    kind: "refused",
+    rule: "has an offset in this range that is no multiple of 15 minutes",
+  };
   const segments: ZoneSegment[] = [];
   let startAt = Number.NEGATIVE_INFINITY;
   let at = floorTo(range.fromAt, WINDOW_MS);
@@ -97,7 +102,11 @@ function offsetReader(name: string): ((at: number) => number) | null {
 }
 
 /** The whole bucket `[startAt, endAt)` of the zone that holds an instant of the zone's range. */
-export function bucketOf(zone: Zone, window: Exclude<UsageWindow, "total">, at: number): { startAt: number; endAt: number } {
+export function bucketOf(
+  zone: Zone,
+  window: Exclude<UsageWindow, "total">,
+  at: number,
+): { startAt: number; endAt: number } {
   const segment = segmentOf(zone, at);
   const localAt = at + segment.offsetMs;
   switch (window) {
