@@ -1,6 +1,6 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { createClient } from "@clickhouse/client";
+import { ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { TallyhouseError } from "@tallyhouse/domain";
 import { type Connection, Lane, storeUnavailable } from "./lane.ts";
 import { knownSettings, READER_SETTINGS, setStatement, WRITER_SETTINGS } from "./settings.ts";
@@ -38,7 +38,10 @@ async function connect(path: string): Promise<Connection> {
   const { createChdbConnection } = await import("chdb/connection");
   const connection = await openFolder(path, () => createChdbConnection({ path }));
   // The types differ in nothing but their copies: each package bundles the interface.
-  const client = createClient({ connection: connection as unknown as PluggedConnection });
+  const client = createClient({
+    connection: connection as unknown as PluggedConnection,
+    log: { level: ClickHouseLogLevel.OFF },
+  });
   return {
     async select<Row>(query: string, params: Readonly<Record<string, unknown>> | undefined): Promise<Row[]> {
       const result = await client.query({

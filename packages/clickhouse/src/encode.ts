@@ -4,7 +4,7 @@ import { type AnalyticsValue, assert } from "@tallyhouse/domain";
  * Most bytes of one INSERT. A flush is at most 64 MiB of records; rows repeat no more than their identity and times,
  * so eight times that is a bug of the caller, not a busy hour.
  */
-export const INSERT_BYTES_MAX = 512 * 1024 * 1024;
+const INSERT_BYTES_MAX = 512 * 1024 * 1024;
 
 /** Rows joined into one string at a time: long strings cost a copy, short ones a call. */
 const ROWS_PER_CHUNK = 1_000;

@@ -1,4 +1,4 @@
-import { type AnalyticsValue, assert, type ErrorAction, TallyhouseError } from "@tallyhouse/domain";
+import { assert, type ErrorAction, TallyhouseError } from "@tallyhouse/domain";
 
 /** What a lane needs from an engine. Each call is one statement; errors are the engine's own. */
 export interface Connection {
@@ -7,9 +7,6 @@ export interface Connection {
   command(sql: string): Promise<void>;
   close(): Promise<void>;
 }
-
-/** A row of values in the order of the columns. */
-export type Row = readonly AnalyticsValue[];
 
 /** Statements that may wait for one lane. Each caller awaits its own, so this is some hundred callers at once. */
 export const STATEMENTS_WAITING_MAX = 1_000;
@@ -23,7 +20,9 @@ export const STATEMENTS_WAITING_MAX = 1_000;
 export class Lane {
   readonly #concurrency: number;
   readonly #waiting: (() => void)[] = [];
+  readonly #drained = Promise.withResolvers<void>();
   #running = 0;
+  #closed = false;
 
   constructor(concurrency: number) {
     this.#concurrency = concurrency;
@@ -31,29 +30,41 @@ export class Lane {
 
   /**
    * Runs `statement` when it is its turn.
-   * @throws {TallyhouseError} STORE_UNAVAILABLE (retry) when {@link STATEMENTS_WAITING_MAX} wait already; nothing was run.
+   * @throws {TallyhouseError} STORE_UNAVAILABLE (retry) when it is closed or {@link STATEMENTS_WAITING_MAX} wait
+   * already; nothing was run.
    */
   async run<Result>(statement: () => Promise<Result>): Promise<Result> {
-    if (this.#running >= this.#concurrency) {
-      if (this.#waiting.length >= STATEMENTS_WAITING_MAX)
-        throw storeUnavailable(`take a statement: ${STATEMENTS_WAITING_MAX} are waiting`);
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    } else {
-      this.#running += 1;
-    }
+    if (this.#closed) throw storeUnavailable("take a statement: it is closed");
+    if (this.#running < this.#concurrency) this.#running += 1;
+    else await this.#wait();
     try {
       return await statement();
     } finally {
-      // The place is handed over, not freed, so that a newcomer cannot overtake who waits.
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#running -= 1;
-      else next();
+      this.#handOver();
     }
   }
 
-  /** Resolves when everything that was asked for has ended. */
-  async drained(): Promise<void> {
-    while (this.#running > 0) await this.run(async () => {});
+  /** Takes no more statements; resolves when all that were taken have ended. Safe to repeat. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#running > 0) await this.#drained.promise;
+  }
+
+  async #wait(): Promise<void> {
+    if (this.#waiting.length >= STATEMENTS_WAITING_MAX)
+      throw storeUnavailable(`take a statement: ${STATEMENTS_WAITING_MAX} are waiting`);
+    await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** The place is handed over, not freed, so that a newcomer cannot overtake who waits. */
+  #handOver(): void {
+    const next = this.#waiting.shift();
+    if (next !== undefined) {
+      next();
+      return;
+    }
+    this.#running -= 1;
+    if (this.#closed && this.#running === 0) this.#drained.resolve();
   }
 }
 

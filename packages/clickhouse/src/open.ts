@@ -42,6 +42,6 @@ async function reachServer(options: ServerOptions): Promise<{ writer: Channel; r
 }
 
 async function closeChannel({ connection, lane }: Channel): Promise<void> {
-  await lane.drained();
+  await lane.close();
   await connection.close();
 }

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
-import { type ClickHouseClient, createClient } from "@clickhouse/client";
+import { type ClickHouseClient, ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { type Connection, Lane } from "./lane.ts";
 import {
   HTTP_SETTINGS,
@@ -61,6 +61,10 @@ function connect(
     request_timeout: timeoutMs,
     max_open_connections: STATEMENTS_IN_FLIGHT_MAX,
     clickhouse_settings: settings,
+    // Long parameters go into the body: a server takes 1 MiB of URL, a balancer often 8 KiB.
+    use_multipart_params_auto: true,
+    // Its errors reach the caller; the client would print them too, with the statement.
+    log: { level: ClickHouseLogLevel.OFF },
   });
   return {
     async select<Row>(query: string, params: Readonly<Record<string, unknown>> | undefined): Promise<Row[]> {

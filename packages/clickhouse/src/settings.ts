@@ -1,11 +1,11 @@
 /** A value of a ClickHouse setting: numbers for numeric and boolean ones. */
-export type SettingValue = string | number;
+type SettingValue = string | number;
 export type Settings = Readonly<Record<string, SettingValue>>;
 
 /** Longest run of one SELECT in the engine, seconds; the engine stops it. An aggregator reads some 140 M rows in it. */
 export const SELECT_TIME_MAX_SECONDS = 60;
 /** Most rows of one answer: each becomes a JavaScript object (about 0.5 KB), so more would be 5 GB. Page instead. */
-export const SELECT_ROWS_MAX = 10_000_000;
+const SELECT_ROWS_MAX = 10_000_000;
 
 /**
  * Settings of every insert: an acknowledged row is stored, and the store never takes a row for a duplicate. The
