@@ -1,2 +1,3 @@
 export { meterVersion, quantity, usageEvent } from "./builders.ts";
 export { until } from "./until.ts";
+export { describeAnalyticsStore, type OpenedAnalyticsStore } from "./analytics-store-suite.ts";
