@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { Agent as HttpAgent, type IncomingMessage } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
-import Stripe from "stripe";
+import { Stripe } from "stripe";
 
 /** What really went over the wire for one call of the SDK. */
 export interface CallTrace {

@@ -1,6 +1,7 @@
-import Stripe from "stripe";
+import { MINUTE_MS } from "@tallyhouse/domain";
+import { Stripe } from "stripe";
 import type { Answer, AnswerKind } from "../outcome.ts";
-import { type CallTrace, createTracingHttpClient } from "./http-client.ts";
+import { type CallTrace, createTracingHttpClient, type TracingHttpClient } from "./http-client.ts";
 
 /** Silence after which a network attempt is given up, and again the longest a started answer may take. */
 const ATTEMPT_MS = 20_000;
@@ -66,7 +67,7 @@ export interface StripeApi {
 /** The official client against Stripe, or against the emulator at `apiUrl`. */
 export function createStripeApi(input: {
   secretKey: string;
-  apiUrl: string | undefined;
+  apiUrl?: string | undefined;
   connectionsMax: number;
 }): StripeApi {
   const url = new URL(input.apiUrl ?? "https://api.stripe.com");
@@ -82,13 +83,107 @@ export function createStripeApi(input: {
     timeout: ATTEMPT_MS,
     telemetry: false,
   });
+  return new StripeClient(stripe, http);
+}
 
-  async function call<Value>(
-    run: () => Promise<Value>,
-  ): Promise<CallResult<Value> & { trace: CallTrace; error?: unknown }> {
+type Traced<Value> = CallResult<Value> & { readonly trace: CallTrace; readonly error?: unknown };
+
+class StripeClient implements StripeApi {
+  readonly #stripe: Stripe;
+  readonly #http: TracingHttpClient;
+
+  constructor(stripe: Stripe, http: TracingHttpClient) {
+    this.#stripe = stripe;
+    this.#http = http;
+  }
+
+  async send(event: MeterEvent): Promise<Answer> {
+    const result = await this.#call(() =>
+      this.#stripe.billing.meterEvents.create(
+        {
+          event_name: event.eventName,
+          identifier: event.identifier,
+          timestamp: event.eventAt / 1_000,
+          payload: { stripe_customer_id: event.stripeCustomerId, value: event.value },
+        },
+        { idempotencyKey: event.idempotencyKey },
+      ),
+    );
+    if (result.kind === "done") {
+      const isOurs = result.value.object === "billing.meter_event" && result.value.identifier === event.identifier;
+      if (!isOurs) return answer("lost", result.trace, new Error("another object came back"));
+      return { ...answer("accepted", result.trace, undefined), requestId: result.value.lastResponse.requestId };
+    }
+    const error = result.error ?? new Error(result.message);
+    return answer(isDuplicate(result) ? "duplicate" : result.kind, result.trace, error);
+  }
+
+  minuteTotal(input: {
+    stripeMeterId: string;
+    stripeCustomerId: string;
+    minuteAt: number;
+  }): Promise<CallResult<number>> {
+    return this.#call(async () => {
+      const page = await this.#stripe.billing.meters.listEventSummaries(input.stripeMeterId, {
+        customer: input.stripeCustomerId,
+        start_time: input.minuteAt / 1_000,
+        end_time: (input.minuteAt + MINUTE_MS) / 1_000,
+      });
+      return page.data.reduce((sum, summary) => sum + summary.aggregated_value, 0);
+    });
+  }
+
+  listMeters(): Promise<CallResult<StripeMeter[]>> {
+    return this.#call(async () => {
+      const found: StripeMeter[] = [];
+      for (const status of ["active", "inactive"] as const) {
+        const meters = await listAll((page) => this.#stripe.billing.meters.list({ status, ...page }));
+        found.push(...meters.map(meterOf));
+      }
+      return found;
+    });
+  }
+
+  createMeter(input: {
+    eventName: string;
+    displayName: string;
+    idempotencyKey: string;
+  }): Promise<CallResult<StripeMeter>> {
+    return this.#call(async () => {
+      const meter = await this.#stripe.billing.meters.create(
+        { event_name: input.eventName, display_name: input.displayName, default_aggregation: { formula: "sum" } },
+        { idempotencyKey: input.idempotencyKey },
+      );
+      return meterOf(meter);
+    });
+  }
+
+  createCustomer(input: { customerId: string; idempotencyKey: string }): Promise<CallResult<string>> {
+    return this.#call(async () => {
+      const metadata = { tallyhouse_managed: "true", tallyhouse_customer: input.customerId };
+      const customer = await this.#stripe.customers.create({ metadata }, { idempotencyKey: input.idempotencyKey });
+      return customer.id;
+    });
+  }
+
+  listCustomersSince(sinceAt: number): Promise<CallResult<ReadonlyMap<string, string>>> {
+    return this.#call(async () => {
+      const created = { gte: Math.floor(sinceAt / 1_000) };
+      const customers = await listAll((page) => this.#stripe.customers.list({ created, ...page }));
+      const ours = customers.filter((customer) => customer.metadata["tallyhouse_managed"] === "true");
+      // Newest first: setting in this order leaves the oldest.
+      return new Map(ours.map((customer) => [customer.metadata["tallyhouse_customer"] ?? "", customer.id]));
+    });
+  }
+
+  close(): void {
+    this.#http.close();
+  }
+
+  async #call<Value>(run: () => Promise<Value>): Promise<Traced<Value>> {
     const trace: CallTrace = { networkAttempts: 0, status: null };
     try {
-      const value = await http.traced(trace, run);
+      const value = await this.#http.traced(trace, run);
       // The SDK resolves whatever JSON has no `error`, whatever its status.
       const kind = kindOfStatus(trace.status);
       return kind === "done"
@@ -100,72 +195,6 @@ export function createStripeApi(input: {
       return { kind: kind === "done" ? "lost" : kind, message: messageOf(error), trace, error };
     }
   }
-
-  return {
-    async send(event) {
-      const result = await call(() =>
-        stripe.billing.meterEvents.create(
-          {
-            event_name: event.eventName,
-            identifier: event.identifier,
-            timestamp: event.eventAt / 1_000,
-            payload: { stripe_customer_id: event.stripeCustomerId, value: event.value },
-          },
-          { idempotencyKey: event.idempotencyKey },
-        ),
-      );
-      if (result.kind === "done") {
-        const isOurs = result.value.object === "billing.meter_event" && result.value.identifier === event.identifier;
-        if (!isOurs) return answer("lost", result.trace, new Error("another object came back"));
-        return { ...answer("accepted", result.trace, undefined), requestId: result.value.lastResponse.requestId };
-      }
-      return answer(
-        isDuplicate(result) ? "duplicate" : result.kind,
-        result.trace,
-        result.error ?? new Error(result.message),
-      );
-    },
-    minuteTotal: ({ stripeMeterId, stripeCustomerId, minuteAt }) =>
-      call(async () => {
-        const page = await stripe.billing.meters.listEventSummaries(stripeMeterId, {
-          customer: stripeCustomerId,
-          start_time: minuteAt / 1_000,
-          end_time: minuteAt / 1_000 + 60,
-        });
-        return page.data.reduce((sum, summary) => sum + summary.aggregated_value, 0);
-      }),
-    listMeters: () =>
-      call(async () => {
-        const found: StripeMeter[] = [];
-        for (const status of ["active", "inactive"] as const) {
-          found.push(...(await listAll((page) => stripe.billing.meters.list({ status, ...page }))).map(meterOf));
-        }
-        return found;
-      }),
-    createMeter: ({ eventName, displayName, idempotencyKey }) =>
-      call(async () =>
-        meterOf(
-          await stripe.billing.meters.create(
-            { event_name: eventName, display_name: displayName, default_aggregation: { formula: "sum" } },
-            { idempotencyKey },
-          ),
-        ),
-      ),
-    createCustomer: ({ customerId, idempotencyKey }) =>
-      call(async () => {
-        const metadata = { tallyhouse_managed: "true", tallyhouse_customer: customerId };
-        return (await stripe.customers.create({ metadata }, { idempotencyKey })).id;
-      }),
-    listCustomersSince: (sinceAt) =>
-      call(async () => {
-        const created = { gte: Math.floor(sinceAt / 1_000) };
-        const customers = await listAll((page) => stripe.customers.list({ created, ...page }));
-        // Newest first: setting in this order leaves the oldest.
-        const ours = customers.filter((customer) => customer.metadata["tallyhouse_managed"] === "true");
-        return new Map(ours.map((customer) => [customer.metadata["tallyhouse_customer"] ?? "", customer.id]));
-      }),
-    close: () => http.close(),
-  };
 }
 
 function kindOfStatus(status: number | null): Exclude<AnswerKind, "accepted" | "duplicate"> | "done" {
