@@ -4,6 +4,12 @@ import { splitQuantity } from "./split-quantity.ts";
 /** Stripe takes timestamps of the last 35 calendar days; a day of that is kept for sending and repeats. */
 export const PLAN_AGE_MAX_MS = 34 * DAY_MS;
 
+/**
+ * Rows of one bucket per round: 1,000 buckets of a transaction then write at most 5,000. Only a difference of 5·10^15 needs
+ * more; the next round plans the rest.
+ */
+const PIECES_MAX = 5;
+
 /** One bucket of one pair as planning sees it; instants are epoch milliseconds, spans half-open. */
 export interface BucketView {
   readonly startAt: number;
@@ -27,7 +33,8 @@ export interface PlannedPiece {
 export type BucketPlan =
   /** The ledger accounts for the total. */
   | { readonly kind: "even" }
-  | { readonly kind: "rows"; readonly pieces: readonly PlannedPiece[] }
+  /** `isComplete` false: these rows do not cover the whole difference yet. */
+  | { readonly kind: "rows"; readonly pieces: readonly PlannedPiece[]; readonly isComplete: boolean }
   /** Every minute of the bucket is still ahead of this machine's clock. */
   | { readonly kind: "not_yet" }
   /** Every minute of the bucket is older than Stripe would take. */
@@ -38,7 +45,8 @@ export type BucketPlan =
  * ahead of `nowAt` and younger than 34 days. With no minute left they share the last one under the next `seq`. Pure.
  */
 export function planBucket(bucket: BucketView, nowAt: number): BucketPlan {
-  const pieces = splitQuantity(bucket.total - bucket.reported);
+  const difference = bucket.total - bucket.reported;
+  const pieces = splitQuantity(difference, PIECES_MAX);
   if (pieces.length === 0) return { kind: "even" };
   const firstAt = Math.max(ceilTo(bucket.startAt, MINUTE_MS), ceilTo(bucket.periodStartAt, MINUTE_MS));
   const lastAt = Math.min(floorTo(bucket.endAt, MINUTE_MS), floorTo(bucket.periodEndAt, MINUTE_MS)) - MINUTE_MS;
@@ -63,5 +71,6 @@ export function planBucket(bucket: BucketView, nowAt: number): BucketPlan {
     planned.every((piece) => piece.eventAt >= bucket.startAt && piece.eventAt < bucket.endAt),
     "a slot lies within its bucket",
   );
-  return { kind: "rows", pieces: planned };
+  const isComplete = pieces.reduce((sum, piece) => sum + piece, 0n) === difference;
+  return { kind: "rows", pieces: planned, isComplete };
 }

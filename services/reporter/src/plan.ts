@@ -14,7 +14,7 @@ import { LIVE_STATES, recordset, sqlInstant } from "./ledger-row.ts";
 import { type BucketPlan, planBucket } from "./plan-bucket.ts";
 import { bucketKeyOf, scaledOf, type UsageTotals } from "./usage-totals.ts";
 
-/** Buckets of one read and one transaction; with three pieces each at most 3,000 rows (of 5,000 allowed). */
+/** Buckets of one read and one transaction; with at most 5 rows each that writes at most 5,000 rows. */
 const PLAN_BUCKETS_MAX = 1_000;
 /** Customer ids of one read travel in a URL, which ClickHouse takes up to 1 MiB. */
 const CUSTOMER_BYTES_MAX = 262_144;
@@ -100,7 +100,7 @@ async function planPage(tx: SqlRunner, page: PageInput): Promise<number> {
       },
       page.nowAt,
     );
-    if (plan.kind === "even" || plan.kind === "rows") settled.push(bucket);
+    if (plan.kind === "even" || (plan.kind === "rows" && plan.isComplete)) settled.push(bucket);
     if (plan.kind === "rows") rows.push(...plan.pieces.map((piece) => ledgerRow(page, bucket, piece)));
   });
   await insertRows(tx, page, rows);
