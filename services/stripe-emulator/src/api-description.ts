@@ -18,7 +18,7 @@ export interface Schema {
 }
 
 /** One documented operation. */
-export interface Operation {
+interface Operation {
   /** Method and path template, e.g. `POST /v1/customers/{id}`. */
   readonly key: string;
   readonly version: "v1" | "v2";

@@ -73,7 +73,8 @@ describe("routes", () => {
     for (const { key } of others) {
       const [method = "", template = ""] = key.split(" ");
       const answer = await harness.request(method, template.replaceAll(/\{\w+\}/g, "obj_1"));
-      expect(answer, key).toMatchObject({ status: 501, body: { error: { code: "emulator_unsupported" } } });
+      const { status, body } = answer;
+      expect([key, status, body.error["code"]]).toEqual([key, 501, "emulator_unsupported"]);
       expect(answer.headers.get("stripe-should-retry")).toBe("false");
     }
   });
@@ -82,7 +83,8 @@ describe("routes", () => {
     const operations = new Map(loadApiDescription().operations.map((operation) => [operation.key, operation]));
     for (const [key, handler] of Object.entries(handlers)) {
       const documented = Object.keys(operations.get(key)?.parameters.properties ?? {});
-      expect(documented, key).toEqual(expect.arrayContaining([...handler.supported]));
+      const unknown = handler.supported.filter((name) => !documented.includes(name));
+      expect([key, unknown]).toEqual([key, []]);
     }
   });
 

@@ -13,7 +13,7 @@ import { checkParameters, type Parameters } from "./parameters.ts";
 import type { Mode } from "./state.ts";
 
 /** One HTTP request to the API, read whole. */
-export interface ApiRequest {
+interface ApiRequest {
   readonly method: string;
   readonly path: string;
   readonly query: string;

@@ -1,5 +1,5 @@
 /** Thrown when the emulator contradicts itself. Always a bug of ours; the process must not go on from it. */
-export class InvariantError extends Error {
+class InvariantError extends Error {
   override readonly name = "InvariantError";
 }
 

@@ -188,12 +188,9 @@ describe("lists", () => {
     [{ limit: 101 }, { code: "parameter_invalid_integer", param: "limit" }],
     [{ starting_after: "cus_none" }, { code: "resource_missing", param: "starting_after" }],
     [{ ending_before: "cus_none" }, { code: "resource_missing", param: "ending_before" }],
-    [{ starting_after: "cus_a", ending_before: "cus_b" }, { message: /only one/ }],
+    [{ starting_after: "cus_a", ending_before: "cus_b" }, { rawType: "invalid_request_error" }],
   ])("refuse %j", async (query, expected) => {
     const error = await stripeError(harness.stripe.customers.list(query));
-    expect(error.statusCode).toBe(400);
-    const { message, ...rest } = expected as { message?: RegExp };
-    expect(error).toMatchObject(rest);
-    if (message !== undefined) expect(error.message).toMatch(message);
+    expect(error).toMatchObject({ statusCode: 400, ...expected });
   });
 });

@@ -1,8 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
-import { join } from "node:path";
-import { performance } from "node:perf_hooks";
-import { kill, pid } from "node:process";
+import { mkdirSync } from "node:fs";
 import { customerHandlers } from "./customers.ts";
 import { eventSummaryHandlers } from "./event-summaries.ts";
 import {
@@ -13,6 +10,7 @@ import {
   type JournalRecord,
   type RequestCommand,
 } from "./fold.ts";
+import { lockFolder } from "./folder-lock.ts";
 import type { Handlers, Result } from "./handler.ts";
 import { type Journal, memoryJournal, openFileJournal } from "./journal.ts";
 import { meterEventHandlers } from "./meter-events.ts";
@@ -29,7 +27,7 @@ export const handlers: Handlers = {
 };
 
 /** A journal below this size is replayed at every start rather than folded into a snapshot: about a second. */
-export const JOURNAL_BYTES_MIN = 32 << 20;
+const JOURNAL_BYTES_MIN = 32 << 20;
 
 /** State and journal together: the only writer of both. */
 export interface Engine {
@@ -59,9 +57,10 @@ export interface EngineOptions {
  */
 export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { dataFolder } = options;
-  if (dataFolder === undefined) return engine(emptyState(), { journal: memoryJournal(), release: () => {}, options });
+  if (dataFolder === undefined)
+    return engine(emptyState(), { journal: memoryJournal(), release: () => Promise.resolve(), options });
   mkdirSync(dataFolder, { recursive: true });
-  const release = lockFolder(dataFolder);
+  const release = await lockFolder(dataFolder);
   let journal: Journal | undefined;
   try {
     const { state, bytes } = readSnapshot(dataFolder);
@@ -80,7 +79,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     return await engine(state, { journal, release, options });
   } catch (error) {
     await journal?.close();
-    release();
+    await release();
     throw error;
   }
 }
@@ -88,7 +87,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 interface EngineParts {
   readonly journal: Journal;
   readonly options: EngineOptions;
-  readonly release: () => void;
+  readonly release: () => Promise<void>;
 }
 
 async function engine(state: EmulatorState, { journal, release, options }: EngineParts): Promise<Engine> {
@@ -122,41 +121,7 @@ async function engine(state: EmulatorState, { journal, release, options }: Engin
     durable: () => (failure === undefined ? journal.durable() : Promise.reject(failure)),
     async close() {
       await journal.close();
-      release();
+      await release();
     },
   };
-}
-
-/** Two writers would interleave their journals. The file names its process; one left by a dead process is taken over. */
-function lockFolder(folder: string): () => void {
-  const path = join(folder, "lock");
-  // The start time tells this process from a dead one that had its number.
-  const self = `${pid} ${performance.timeOrigin}`;
-  for (;;) {
-    try {
-      const file = openSync(path, "wx");
-      writeSync(file, self);
-      closeSync(file);
-      return () => rmSync(path, { force: true });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    }
-    const holder = readFileSync(path, "utf8");
-    const owner = Number(holder.split(" ")[0]);
-    if (holder === self || isRunning(owner)) {
-      throw new Error(`${folder} is in use by process ${owner} (if it is not an emulator, delete ${path})`);
-    }
-    rmSync(path, { force: true });
-  }
-}
-
-function isRunning(owner: number): boolean {
-  // An empty or foreign file belongs to nobody, nor does one of a dead process that had our number.
-  if (!Number.isSafeInteger(owner) || owner <= 0 || owner === pid) return false;
-  try {
-    kill(owner, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }

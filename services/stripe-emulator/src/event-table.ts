@@ -5,7 +5,7 @@ import { assert } from "./assert.ts";
  * What became of a meter event. Codes are those of Stripe's error reports.
  * Snapshots store positions of this list: append only.
  */
-export const FATES = [
+const FATES = [
   "counted",
   "duplicate",
   "no_meter",
@@ -49,7 +49,7 @@ export type PackedEvent = readonly [
 ];
 
 /**
- * Every meter event of one mode, in order of receipt, in columns: about 200 bytes each, a million in 200 MB.
+ * Every meter event of one mode, in order of receipt, in columns: about 240 bytes each (measured with identifiers of 44 characters).
  * Repeated texts (meters, customers, event names) are stored once.
  */
 export class EventTable {

@@ -1,7 +1,7 @@
 import type { Answer } from "./answer.ts";
 
 /** How long a result is replayed; afterwards the key is new. Stripe promises at least 24 h. */
-export const REPLAY_MS = 24 * 3_600_000;
+const REPLAY_MS = 24 * 3_600_000;
 
 /** The first result of one idempotency key. */
 export interface StoredResult {

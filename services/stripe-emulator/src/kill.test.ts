@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import Stripe from "stripe";
+import { Stripe } from "stripe";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Truth } from "./index.ts";
 
@@ -24,7 +24,7 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function start(): Promise<{ stripe: Stripe; truth(): Promise<Truth> }> {
+async function start(): Promise<{ readonly stripe: Stripe; readonly truth: () => Promise<Truth> }> {
   const main = fileURLToPath(new URL("main.ts", import.meta.url));
   const args = [main, "--port", "0", "--data", folder, "--seed", "kill", "--limits", "off"];
   child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });

@@ -2,7 +2,7 @@ import type { Clock } from "./clock.ts";
 import type { Mode } from "./state.ts";
 
 /** Why a call was refused, as in the header `Stripe-Rate-Limited-Reason`. */
-export type LimitReason = "global-rate" | "endpoint-rate";
+type LimitReason = "global-rate" | "endpoint-rate";
 
 /**
  * Calls per second. Meter events of the live mode have a limit of their own, apart from the rest.

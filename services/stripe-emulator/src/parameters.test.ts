@@ -100,13 +100,10 @@ describe("parameters", () => {
       "Invalid string: eeee...eeee; must be at most 100 characters",
       "event_name",
     ],
-  ])("refuse %s", (text, code, message, param) => {
-    expect(problem(METER, text)).toEqual({
-      type: "invalid_request_error",
-      ...(code === undefined ? {} : { code }),
-      message: typeof message === "string" ? message : expect.stringMatching(message),
-      param,
-    });
+  ])("refuse %s", (text, ...[code, message, param]) => {
+    const { message: actual, ...rest } = problem(METER, text) ?? { message: "" };
+    expect(rest).toEqual({ type: "invalid_request_error", ...(code === undefined ? {} : { code }), param });
+    expect(actual).toMatch(message ?? "");
   });
 
   it.each(["x", "1.5", "1e3", "", "99999999999999999999"])("refuse %j as an integer", (text) => {
@@ -138,7 +135,8 @@ describe("parameters", () => {
   it("of every documented operation can be checked", () => {
     for (const operation of description.operations) {
       const checked = checkParameters(operation.parameters, emptyGroup());
-      expect(checked.kind, operation.key).toBe(operation.parameters.required?.length === 0 ? "valid" : "invalid");
+      const expected = operation.parameters.required?.length === 0 ? "valid" : "invalid";
+      expect([operation.key, checked.kind]).toEqual([operation.key, expected]);
     }
   });
 });

@@ -126,7 +126,9 @@ function readBody(request: IncomingMessage): Promise<string | undefined> {
     });
     request.on("end", () => resolve(bytes > BODY_BYTES_MAX ? undefined : Buffer.concat(chunks).toString("utf8")));
     request.on("error", reject);
-    request.on("close", () => reject(new Error("the client closed the connection"))); // no effect after "end"
+    request.on("close", () => {
+      if (!request.complete) reject(new Error("the client closed the connection"));
+    });
   });
 }
 

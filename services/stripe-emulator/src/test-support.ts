@@ -1,9 +1,9 @@
-import Stripe from "stripe";
+import { Stripe } from "stripe";
 import { type ApiDescription, loadApiDescription, type Schema } from "./api-description.ts";
 import { startStripeEmulator, type StripeEmulator, type StripeEmulatorOptions } from "./index.ts";
 
 /** A clock that only the test moves. Starts at 2026-11-10T12:34:56Z. */
-export function manualClock(startMs = Date.UTC(2026, 10, 10, 12, 34, 56)) {
+function manualClock(startMs = Date.UTC(2026, 10, 10, 12, 34, 56)) {
   let nowMs = startMs;
   return {
     now: () => nowMs,
@@ -20,16 +20,16 @@ export interface Harness {
   readonly stripe: Stripe;
   readonly live: Stripe;
   /** A raw request with a test key; `body` as form text. */
-  request(method: string, path: string, init?: RawRequest): Promise<RawAnswer>;
+  readonly request: (method: string, path: string, init?: RawRequest) => Promise<RawAnswer>;
   close(): Promise<void>;
 }
 
-export interface RawRequest {
+interface RawRequest {
   readonly body?: string;
   readonly headers?: Record<string, string>;
 }
 
-export interface RawAnswer {
+interface RawAnswer {
   readonly status: number;
   readonly headers: Headers;
   readonly body: { readonly error: Record<string, string> } & Record<string, unknown>;
@@ -48,7 +48,12 @@ export async function startHarness(options: StripeEmulatorOptions = {}): Promise
       const all = new Headers({ Authorization: "Bearer sk_test_harness" });
       if (body !== undefined) all.set("Content-Type", "application/x-www-form-urlencoded");
       for (const [name, value] of Object.entries(headers)) all.set(name, value);
-      const response = await fetch(emulator.url + path, { method, headers: all, body: body ?? null });
+      const request = new Request(emulator.url + path, {
+        method,
+        headers: all,
+        ...(body === undefined ? {} : { body }),
+      });
+      const response = await fetch(request);
       return { status: response.status, headers: response.headers, body: (await response.json()) as RawAnswer["body"] };
     },
     close: () => emulator.close(),
@@ -78,7 +83,7 @@ interface Expected {
 }
 
 /** Where a value differs from its schema; fields that the schema does not name count as differences. */
-export function schemaProblems({ description, schema: raw }: Expected, value: unknown, path: string): string[] {
+function schemaProblems({ description, schema: raw }: Expected, value: unknown, path: string): string[] {
   const schema: Expected["schema"] = description.resolve(raw);
   if (value === null) return schema.nullable === true || raw.nullable === true ? [] : [`${path} is null`];
   if (schema.anyOf !== undefined) {

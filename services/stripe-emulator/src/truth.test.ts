@@ -35,14 +35,20 @@ describe("the truth", () => {
       .trimEnd()
       .split("\n")
       .map((line) => JSON.parse(line) as { kind: string });
-    const only = (kind: string) => rows.filter((row) => row.kind === kind).map(({ kind: _, ...row }) => row);
+    const only = (kind: string) => rows.filter((row) => row.kind === kind);
     const collected = {
       customers: only("customer"),
       meters: only("meter"),
       events: only("event"),
       totals: only("total"),
     };
-    expect(collected).toEqual(truth);
+    const labelled = (kind: string, list: readonly object[]) => list.map((row) => ({ kind, ...row }));
+    expect(collected).toEqual({
+      customers: labelled("customer", truth.customers),
+      meters: labelled("meter", truth.meters),
+      events: labelled("event", truth.events),
+      totals: labelled("total", truth.totals),
+    });
   });
 
   it("has every object, every event with its fate, and exact totals", async () => {
