@@ -44,6 +44,7 @@ export function encodeControl(input: { fact: ControlFact; partition: number; key
   };
 }
 
+/** A verified fact, or the rule that the record broke. */
 export type ControlReading =
   | { readonly kind: "control"; readonly fact: ControlFact }
   | { readonly kind: "invalid"; readonly rule: string };

@@ -1,5 +1,6 @@
 /** JSON without silent damage: numbers that a double cannot hold are kept as their own text. */
 
+/** A parsed JSON object; {@link isJsonObject} tells one. */
 export type JsonObject = { readonly [name: string]: unknown };
 
 /** A number token kept as text, printed verbatim by JSON.stringify. Made only by {@link parseJson}. */

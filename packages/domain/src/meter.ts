@@ -77,6 +77,7 @@ export type Contribution =
   /** The value is there but is no quantity: the usage event is invalid, and says which meter could not read it. */
   | { readonly kind: "invalid" };
 
+/** A meter version ready to be applied to many usage events. `fromAt`: usage that occurred before it does not count. */
 export interface CompiledMeter {
   readonly version: MeterVersion;
   readonly fromAt: number;

@@ -18,6 +18,7 @@ export interface FileProblem {
   readonly rule: string;
 }
 
+/** Every rule of the file, or every problem of it: never a part. */
 export type MetersFileReading =
   | { readonly kind: "meters"; readonly rules: readonly MeterRule[] }
   | { readonly kind: "problems"; readonly problems: readonly FileProblem[] };

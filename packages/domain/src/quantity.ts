@@ -10,6 +10,7 @@ const SCALE = 10n ** 9n;
 const INTEGER_DIGITS_MAX = 20;
 const DECIMAL_TEXT = /^(-?)(\d{1,64})(?:\.(\d{1,64}))?(?:[eE]([+-]?\d{1,3}))?$/;
 
+/** Nothing, and where every sum starts. */
 export const ZERO_QUANTITY = 0n as Quantity;
 /** What one matching usage event adds to a `count`. */
 export const ONE_QUANTITY = SCALE as Quantity;

@@ -2,8 +2,11 @@
 
 /** The usage window of every rollup: every IANA offset in use is a multiple of it, so local days are whole windows. */
 export const WINDOW_MS = 900_000;
+/** An hour of 60 minutes. */
 export const HOUR_MS = 3_600_000;
+/** A UTC day: no leap seconds in epoch time. Local days may be shorter or longer. */
 export const DAY_MS = 86_400_000;
+/** A minute of 60 seconds. */
 export const MINUTE_MS = 60_000;
 
 const RFC3339 = /^(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,18}))?([Zz]|[+-]\d{2}:\d{2})$/;

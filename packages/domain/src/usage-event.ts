@@ -47,6 +47,7 @@ export interface Rejection {
   readonly rule: string;
 }
 
+/** A valid usage event with the extension attributes it carried, or why it was refused. */
 export type EventReading =
   | { readonly kind: "event"; readonly event: UsageEvent; readonly extensions: JsonObject }
   | { readonly kind: "rejected"; readonly rejection: Rejection };

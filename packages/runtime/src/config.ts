@@ -1,6 +1,7 @@
 import { TallyhouseError } from "@tallyhouse/domain";
 import type { z } from "zod";
 
+/** Environment variables as handed in by main: nothing else reads the process. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**

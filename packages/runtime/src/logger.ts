@@ -8,6 +8,7 @@ export interface Logger {
   child(fields: Record<string, unknown>): Logger;
 }
 
+/** The least important line that is still written. */
 export type LogLevel = "error" | "info" | "silent" | "warn";
 
 /** A logger to standard error, JSON lines: standard output belongs to what a command answers. */

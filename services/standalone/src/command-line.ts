@@ -1,0 +1,212 @@
+/** The one command line, `tallyhouse`. The only file here that touches the process. */
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { parseMetersFile, TallyhouseError } from "@tallyhouse/domain";
+import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
+import { ApiError, callApi } from "./client.ts";
+import { generateDay } from "./demo/generate.ts";
+import { runDemo } from "./demo/run.ts";
+import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
+
+const USAGE = `tallyhouse: usage in, exact bills out
+
+  tallyhouse start                    everything in one process on one folder
+  tallyhouse demo                     a day of usage through every stage, compared to the last digit
+      [--seed N] [--events N]
+      [--trace FILE --format azure-llm|apache-combined --expected FILE]
+  tallyhouse migrate                  bring the stores of a stopped data folder up to date
+  tallyhouse meters check FILE        check a meters file, offline
+  tallyhouse meters diff FILE         what apply would change
+  tallyhouse meters apply FILE        make new meter versions active
+
+diff and apply talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
+`;
+
+class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** Runs the command named by the arguments and sets the exit code: 0 done, 1 refused or failed, 2 wrong usage. */
+export async function runCommandLine(): Promise<void> {
+  try {
+    process.exitCode = await runCommand(process.argv.slice(2));
+  } catch (error) {
+    if (
+      error instanceof UsageError ||
+      (error instanceof TypeError && String((error as NodeJS.ErrnoException).code).startsWith("ERR_PARSE_ARGS"))
+    ) {
+      process.stderr.write(`${error.message}\n\n${USAGE}`);
+      process.exitCode = 2;
+    } else if (error instanceof TallyhouseError || error instanceof ApiError) {
+      process.stderr.write(`tallyhouse: ${error.message}\n`);
+      process.exitCode = 1;
+    } else {
+      throw error;
+    }
+  }
+}
+
+async function runCommand(args: readonly string[]): Promise<number> {
+  const [command, ...rest] = args;
+  switch (command) {
+    case "start":
+      return start();
+    case "demo":
+      return demo(rest);
+    case "migrate":
+      return migrate();
+    case "meters":
+      return meters(rest);
+    case undefined:
+    case "help":
+    case "--help":
+      process.stdout.write(USAGE);
+      return 0;
+    default:
+      throw new UsageError(`unknown command: ${command}`);
+  }
+}
+
+async function start(): Promise<number> {
+  const standalone = await startStandalone(process.env);
+  const stop = (): void => void standalone.stop();
+  process.once("SIGINT", stop);
+  process.once("SIGTERM", stop);
+  printWelcome(standalone);
+  return standalone.done;
+}
+
+function printWelcome(standalone: Standalone): void {
+  const { url, emulator, ports, token, isFirstStart } = standalone;
+  const folder = process.env["TALLYHOUSE_DATA"] ?? ".tallyhouse";
+  const parts = Object.entries(ports.adapters).map(([part, adapter]) => `  ${part.padEnd(10)} → ${adapter}`);
+  const lines = [
+    "Tallyhouse is ready.",
+    ...parts,
+    "",
+    `  page         ${url}/`,
+    `  API          ${url}/v1/events, ${url}/v1/usage`,
+    `  Stripe       ${emulator.url}/ (emulator)`,
+    "",
+    ...(isFirstStart
+      ? [`The operator's token, shown this once and kept in ${folder}/operator-key:`, "", `  ${token}`, ""]
+      : []),
+    "Try:",
+    "",
+    `  curl ${url}/v1/events -H "Authorization: Bearer $(cat ${folder}/operator-key)" -H 'Content-Type: application/json' \\`,
+    `    -d '{"id":"first-1","customer":"cust-1","type":"llm.request","data":{"inputTokens":374,"outputTokens":44,"model":"small"}}'`,
+    `  curl "${url}/v1/usage?customer=cust-1&meter=input_tokens" -H "Authorization: Bearer $(cat ${folder}/operator-key)"`,
+    "",
+  ];
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+async function demo(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      seed: { type: "string", default: "1" },
+      events: { type: "string", default: "20000" },
+      trace: { type: "string" },
+      format: { type: "string" },
+      expected: { type: "string" },
+    },
+  });
+  const seed = wholeNumber("--seed", values.seed);
+  const nowAt = Date.now();
+  const workload =
+    values.trace === undefined
+      ? generateDay({ seed, nowAt, events: wholeNumber("--events", values.events) })
+      : readTrace({
+          tracePath: values.trace,
+          expectedPath: required("--expected", values.expected),
+          format: formatOf(values.format),
+          nowAt,
+        });
+  let lastQuarter = -1;
+  const isTerminal = process.stdout.isTTY === true;
+  return runDemo({
+    workload,
+    seed,
+    env: process.env,
+    output: {
+      line: (text) => process.stdout.write(`${isTerminal ? "\r\u001b[K" : ""}${text}\n`),
+      progress: (text) => {
+        const quarter = Math.floor((/#*/.exec(text.slice(text.indexOf("#")))?.[0].length ?? 0) / 8);
+        if (isTerminal) process.stdout.write(`\r\u001b[K${text}`);
+        else if (quarter !== lastQuarter) process.stdout.write(`${text}\n`);
+        lastQuarter = quarter;
+      },
+    },
+  });
+}
+
+/** Opening the ports applies every pending migration; a running process holds the folder's lock and is left alone. */
+async function migrate(): Promise<number> {
+  const ports = await openStoppedFolder(process.env);
+  await ports.close();
+  process.stdout.write("The data folder is up to date.\n");
+  return 0;
+}
+
+interface MeterChange {
+  readonly key: string;
+  readonly change: "new" | "new-version" | "unit-only" | "none";
+  readonly version: number;
+  readonly fields?: readonly string[];
+}
+
+async function meters(args: readonly string[]): Promise<number> {
+  const [verb, path, ...more] = args;
+  if ((verb !== "check" && verb !== "diff" && verb !== "apply") || path === undefined || more.length > 0) {
+    throw new UsageError("meters needs check, diff or apply, and one file");
+  }
+  const file = readText(path);
+  const reading = parseMetersFile(file);
+  if (reading.kind === "problems") {
+    for (const { line, field, rule } of reading.problems)
+      process.stderr.write(`${path}:${line}: ${field === "" ? "" : `${field}: `}${rule}\n`);
+    return 1;
+  }
+  if (verb === "check") {
+    process.stdout.write(`${path}: ${reading.rules.length} meters, no problem\n`);
+    return 0;
+  }
+  const query = verb === "apply" ? "?wait=10s" : "";
+  const { changes } = await callApi<{ changes: readonly MeterChange[] }>(process.env, {
+    method: "POST",
+    path: `/admin/v1/meters/${verb}${query}`,
+    body: { file },
+  });
+  for (const { key, change, version, fields } of changes) {
+    process.stdout.write(
+      `${change.padEnd(12)} ${key} v${version}${fields && fields.length > 0 ? ` (${fields.join(", ")})` : ""}\n`,
+    );
+  }
+  return 0;
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new UsageError(`cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function wholeNumber(option: string, text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new UsageError(`${option} takes a whole number`);
+  return Number(text);
+}
+
+function required(option: string, value: string | undefined): string {
+  if (value === undefined) throw new UsageError(`${option} is required with --trace`);
+  return value;
+}
+
+function formatOf(text: string | undefined): TraceFormat {
+  const format = TRACE_FORMATS.find((name) => name === text);
+  if (format === undefined) throw new UsageError(`--format is one of ${TRACE_FORMATS.join(", ")}`);
+  return format;
+}

@@ -1,0 +1,110 @@
+/** Opens what standalone runs on: embedded parts by default, the real ones where a variable names them. */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
+import type { AnalyticsStore, ControlStore, EventLog, OpenedEventLog } from "@tallyhouse/domain";
+import { ensureTopic, openEmbeddedLog, openKafkaLog } from "@tallyhouse/eventlog";
+import {
+  createServiceTokenDirectory,
+  migratePostgres,
+  openPglite,
+  type ServiceTokenDirectory,
+} from "@tallyhouse/postgres";
+import { type Clock, type Logger, systemClock } from "@tallyhouse/runtime";
+import type { StandaloneConfig } from "./config.ts";
+import { type FolderSecrets, openSecrets, pinStream } from "./data-folder.ts";
+
+/** Everything below the services, opened and migrated. */
+export interface StandalonePorts {
+  readonly log: EventLog;
+  readonly logFailed: Promise<never>;
+  readonly analytics: AnalyticsStore;
+  readonly control: ControlStore;
+  readonly tokens: ServiceTokenDirectory;
+  readonly secrets: FolderSecrets;
+  readonly clock: Clock;
+  /** Part → adapter, as the start prints it. */
+  readonly adapters: Readonly<Record<string, string>>;
+  /** Closes in reverse order of opening. Safe to repeat. */
+  close(): Promise<void>;
+}
+
+const CLICKHOUSE_MIGRATIONS = new URL("../../../infra/clickhouse/", import.meta.url).pathname;
+const POSTGRES_MIGRATIONS = new URL("../../../infra/postgres/", import.meta.url).pathname;
+
+/**
+ * Opens the folder's ClickHouse first: its lock is the lock of the whole folder, and a kill frees it. Then everything else.
+ * @throws {TallyhouseError} DATA_FOLDER_IN_USE, STREAM_MISMATCH, LOG_…: nothing stays open.
+ */
+export async function openPorts(config: StandaloneConfig, logger: Logger): Promise<StandalonePorts> {
+  const folder = config.TALLYHOUSE_DATA;
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const opened: (() => Promise<void>)[] = [];
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => (closing ??= closeAll(opened));
+  try {
+    const clickhouse = await openClickHouse({ path: join(folder, "clickhouse") });
+    opened.push(() => clickhouse.close());
+    pinStream(folder, {
+      log: config.KAFKA_BROKERS === undefined ? "embedded" : `kafka ${config.KAFKA_TOPIC}`,
+      partitionCount: config.LOG_PARTITIONS,
+      bookingWindowSeconds: config.BOOKING_WINDOW_SECONDS,
+    });
+    const secrets = openSecrets(folder);
+    const postgres = await openPglite({ path: join(folder, "postgres") });
+    opened.push(() => postgres.close());
+    await migrateClickHouse(clickhouse.store, CLICKHOUSE_MIGRATIONS);
+    await migratePostgres(postgres.store, POSTGRES_MIGRATIONS);
+    const events = await openLog(config, logger);
+    opened.push(() => events.close());
+    return {
+      log: events.log,
+      logFailed: events.failed,
+      analytics: clickhouse.store,
+      control: postgres.store,
+      tokens: createServiceTokenDirectory(postgres.store, secrets.tokenPepper),
+      secrets,
+      clock: systemClock,
+      adapters: {
+        "event log":
+          config.KAFKA_BROKERS === undefined
+            ? "embedded"
+            : `Kafka at ${config.KAFKA_BROKERS}, topic ${config.KAFKA_TOPIC}`,
+        analytics: `ClickHouse ${clickhouse.engineVersion} in the process`,
+        control: `PostgreSQL ${postgres.serverVersion} in the process`,
+        billing: "Stripe emulator",
+      },
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function openLog(config: StandaloneConfig, logger: Logger): Promise<OpenedEventLog> {
+  if (config.KAFKA_BROKERS === undefined) {
+    return openEmbeddedLog({
+      folder: join(config.TALLYHOUSE_DATA, "log"),
+      name: "usage.events.v1",
+      partitionCount: config.LOG_PARTITIONS,
+      fsync: config.LOG_FSYNC,
+      clock: systemClock,
+    });
+  }
+  const brokers = config.KAFKA_BROKERS.split(",").map((broker) => broker.trim());
+  const topic = { brokers, clientId: "tallyhouse", topic: config.KAFKA_TOPIC, partitionCount: config.LOG_PARTITIONS };
+  await ensureTopic(topic);
+  // One process owns every partition: a private group with a fixed assignment rejoins in seconds after a kill.
+  return openKafkaLog({
+    ...topic,
+    ownership: "fixed",
+    groupId: "tallyhouse-standalone",
+    clock: systemClock,
+    logger,
+  });
+}
+
+async function closeAll(opened: (() => Promise<void>)[]): Promise<void> {
+  for (let release = opened.pop(); release !== undefined; release = opened.pop()) await release();
+}

@@ -1,0 +1,144 @@
+/** Lists that stand twice must agree: codes and their rows, guarantees and their tests, the environment and its schemas. */
+import { codeOf, liveMatches } from "./source-text.ts";
+import { filesOf, lineAt, type Tree } from "./tree.ts";
+
+const CODES_FILE = "packages/domain/src/errors.ts";
+const CODES_DOCUMENT = "docs/errors.md";
+const CODE_LIST = /export const (\w+_CODES) = \[([^\]]*)\] as const/g;
+
+/** Every code of the lists in errors.ts has one row in docs/errors.md, and every row a code. */
+export function errorCodesWithoutRow(tree: Tree): string[] {
+  const source = codeOf(tree.get(CODES_FILE) ?? "");
+  const codes = new Set(
+    [...source.matchAll(CODE_LIST)].flatMap(([, , list = ""]) =>
+      [...list.matchAll(/"([A-Z0-9_]+)"/g)].map(([, code = ""]) => code),
+    ),
+  );
+  const document = tree.get(CODES_DOCUMENT) ?? "";
+  const rows = [...document.matchAll(/^\| *`([A-Z][A-Z0-9_]+)` *\|/gm)].map((match) => ({
+    code: match[1] ?? "",
+    line: lineAt(document, match.index),
+  }));
+  const known = new Set(rows.map(({ code }) => code));
+  return [
+    ...(codes.size === 0 ? [`${CODES_FILE} has no list of codes`] : []),
+    ...[...codes].filter((code) => !known.has(code)).map((code) => `${CODES_DOCUMENT} has no row for ${code}`),
+    ...rows
+      .filter(({ code }) => !codes.has(code))
+      .map(({ code, line }) => `${CODES_DOCUMENT}:${line} explains ${code}, which is no code`),
+  ];
+}
+
+const GUARANTEES = "docs/guarantees.md";
+/** A test, or a suite of contract tests, whose title begins with a guarantee's number. */
+const TITLE = /\b(?:test|it|describe)\b[^\n"'`]*\(\s*["'`](G\d+)\b/g;
+const SUITES = /\.test\.ts$|^packages\/testkit\/src\/.*\.ts$|^test\/(?!tidy\/).*\.ts$/;
+
+/**
+ * Every guarantee of docs/guarantees.md is a heading `## G1 …` that lists, in backticks, exactly the files with tests of
+ * that number; a test that begins with a number names a guarantee that is there.
+ */
+export function guaranteesWithoutTest(tree: Tree): string[] {
+  const sections = (tree.get(GUARANTEES) ?? "").split(/^(?=## )/m).filter((section) => /^## G\d/.test(section));
+  const listed = new Map(
+    sections.map((section) => [
+      /^## (G\d+)/.exec(section)?.[1] ?? "",
+      new Set([...section.matchAll(/`((?:packages|services|test|infra)\/[^`]+\.ts)`/g)].map(([, path = ""]) => path)),
+    ]),
+  );
+  const holding = new Map<string, Set<string>>();
+  const unknown = filesOf(tree, SUITES).flatMap((file) =>
+    liveMatches(file.text, TITLE).flatMap(({ index, 1: guarantee = "" }) => {
+      holding.set(guarantee, (holding.get(guarantee) ?? new Set()).add(file.path));
+      const line = lineAt(file.text, index);
+      return listed.has(guarantee)
+        ? []
+        : [`${file.path}:${line} tests ${guarantee}, which ${GUARANTEES} does not have`];
+    }),
+  );
+  return [
+    ...(listed.size === 0 ? [`${GUARANTEES} has no guarantee`] : []),
+    ...unknown,
+    ...[...listed].flatMap(([guarantee, paths]) => {
+      const tests = holding.get(guarantee) ?? new Set();
+      if (tests.size === 0) return [`${GUARANTEES} has ${guarantee}, which no test holds`];
+      return [
+        ...[...tests]
+          .filter((path) => !paths.has(path))
+          .map((path) => `${GUARANTEES} leaves ${path} out of ${guarantee}`),
+        ...[...paths]
+          .filter((path) => !tests.has(path))
+          .map((path) => `${GUARANTEES} lists ${path}, which has no test of ${guarantee}`),
+      ];
+    }),
+  ];
+}
+
+const ENVIRONMENT = ".env.example";
+const VARIABLE = /^\s*([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+):/gm;
+
+interface Variable {
+  readonly name: string;
+  readonly path: string;
+  readonly line: number;
+  readonly isDocumented: boolean;
+}
+
+/** The environment variables that the zod objects of services name. */
+function variablesOf(tree: Tree): Variable[] {
+  return filesOf(tree, /^services\/[^/]+\/src\/.*\.ts$/)
+    .filter(({ path }) => !path.endsWith(".test.ts"))
+    .flatMap(({ path, text, lines }) =>
+      objectSchemasOf(codeOf(text)).flatMap(({ body, start }) =>
+        [...body.matchAll(VARIABLE)].map((match) => {
+          const line = lineAt(text, start + match.index + (match[0].length - match[0].trimStart().length));
+          return { name: match[1] ?? "", path, line, isDocumented: (lines[line - 2] ?? "").trimEnd().endsWith("*/") };
+        }),
+      ),
+    );
+}
+
+/** The arguments of z.object, z.strictObject, z.looseObject and .extend, brackets balanced. */
+function objectSchemasOf(code: string): { body: string; start: number }[] {
+  return [...code.matchAll(/\b(?:z\s*\.(?:object|strictObject|looseObject)|\.(?:extend|safeExtend))\(/g)].map(
+    (match) => {
+      const start = match.index + match[0].length;
+      let depth = 1;
+      let end = start;
+      while (depth > 0 && end < code.length) {
+        if (code[end] === "(") depth += 1;
+        if (code[end] === ")") depth -= 1;
+        end += 1;
+      }
+      return { body: code.slice(start, end), start };
+    },
+  );
+}
+
+/** .env.example names exactly the variables that the schemas read; a commented-out line names one too. */
+export function environmentDrift(tree: Tree): string[] {
+  const example = tree.get(ENVIRONMENT) ?? "";
+  const shown = new Map(
+    [...example.matchAll(/^#? ?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)=/gm)].map((match) => [
+      match[1] ?? "",
+      lineAt(example, match.index),
+    ]),
+  );
+  const read = variablesOf(tree);
+  const names = new Set(read.map(({ name }) => name));
+  return [
+    ...read
+      .filter(({ name }, index) => !shown.has(name) && read.findIndex((other) => other.name === name) === index)
+      .map(({ name, path, line }) => `${path}:${line} reads ${name}, which ${ENVIRONMENT} does not show`),
+    ...[...shown]
+      .filter(([name]) => !names.has(name))
+      .map(([name, line]) => `${ENVIRONMENT}:${line} shows ${name}, which nothing reads`),
+  ];
+}
+
+/** Every key of a configuration says what it is, in which unit. */
+export function undocumentedVariables(tree: Tree): string[] {
+  return variablesOf(tree)
+    .filter(({ isDocumented }) => !isDocumented)
+    .map(({ name, path, line }) => `${path}:${line} reads ${name} without a doc comment`);
+}
