@@ -3,7 +3,7 @@ import { meterVersion } from "@tallyhouse/testkit";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { textCell } from "./csv.ts";
 import { selectRollups } from "./rollup-query.ts";
-import { activate, counted, LIVE_TOKEN, openTestConsole, store, type TestConsole } from "./test-console.ts";
+import { activate, counted, LIVE_TOKEN, openTestConsole, store, type TestConsole } from "./test-support.ts";
 import { readZone, USAGE_WINDOWS } from "./zone.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);

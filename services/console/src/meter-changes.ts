@@ -68,15 +68,14 @@ function changedFields(rule: MeterRule, known: VersionRow): readonly string[] {
 
 /** Refuses rules that a newer version replaced; null when there are none. */
 export function refuseOldVersions(changes: readonly MeterChange[]): Problem | null {
-  const errors = changes
+  const problems = changes
     .filter(({ change }) => change === "old-version")
     .map(({ key, version }) => ({
       field: key,
       rule: `equals version ${version}, which a newer version replaced: give it another from, and it is a new version`,
     }));
-  if (errors.length === 0) return null;
-  const detail = errors.map(({ field, rule }) => `${field} ${rule}`).join("; ");
-  return { status: 409, code: "METERS_INVALID", detail, errors };
+  if (problems.length === 0) return null;
+  return { status: 409, code: "METERS_INVALID", detail: "a version that was replaced cannot come back", problems };
 }
 
 /**
@@ -93,7 +92,7 @@ export async function refuseTooEarly(
   mode: Mode,
   changed: readonly MeterRule[],
 ): Promise<Problem | null> {
-  const errors: FieldProblem[] = [];
+  const problems: FieldProblem[] = [];
   for (const rule of changed) {
     const [row] = await analytics.select<{ newest: string; found: string }>(
       `SELECT toString(toUnixTimestamp64Milli(max(occurredAt))) AS newest, toString(count()) AS found FROM raw_events
@@ -102,16 +101,16 @@ export async function refuseTooEarly(
       { mode, type: rule.eventType, fromAt: parseInstant(rule.from) ?? 0 },
     );
     if (row === undefined || row.found === "0") continue;
-    errors.push({
+    problems.push({
       field: `${rule.key}.from`,
       rule:
         `is ${rule.from}, but usage events of type "${rule.eventType}" up to ${formatInstant(Number(row.newest))} ` +
         "are stored already and would not be counted; choose a later from",
     });
   }
-  if (errors.length === 0) return null;
-  const detail = errors.map(({ field, rule }) => `${field} ${rule}`).join("; ");
-  return { status: 409, code: "METER_FROM_TOO_EARLY", detail, errors };
+  if (problems.length === 0) return null;
+  const detail = "usage that is stored already would be missing from these meters";
+  return { status: 409, code: "METER_FROM_TOO_EARLY", detail, problems };
 }
 
 /**

@@ -93,8 +93,10 @@ function readRules(body: unknown): RulesReading {
       : JSON.stringify({ schema: "tallyhouse.meters/1", meters: parsed.data.meters });
   const reading = parseMetersFile(text);
   if (reading.kind === "meters") return { kind: "rules", rules: reading.rules };
-  const detail = reading.problems.map(({ line, field, rule }) => `line ${line}: ${field} ${rule}`).join("\n");
-  return { kind: "problem", problem: { status: 400, code: "METERS_INVALID", detail, errors: reading.problems } };
+  const { problems } = reading;
+  const detail =
+    problems.length === 1 ? "the meters file has a problem" : `the meters file has ${problems.length} problems`;
+  return { kind: "problem", problem: { status: 400, code: "METERS_INVALID", detail, problems } };
 }
 
 /** One version of a meter as the admin API lists it. */

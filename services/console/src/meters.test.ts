@@ -12,7 +12,7 @@ import {
   store,
   STREAM,
   type TestConsole,
-} from "./test-console.ts";
+} from "./test-support.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);
 let world: TestConsole;
@@ -108,7 +108,7 @@ describe("meters diff and apply", () => {
     await world.post("/admin/v1/meters/apply", file(changed));
     const back = await world.post("/admin/v1/meters/apply", file(TOKENS));
     expect([back.status, back.body["code"]]).toEqual([409, "METERS_INVALID"]);
-    expect(back.body["errors"]).toMatchObject([
+    expect(back.body["problems"]).toMatchObject([
       { field: "tokens", rule: expect.stringMatching(/version 1/) as string },
     ]);
     const later = TOKENS.replace("2000-01-01", "2001-01-01");
@@ -131,9 +131,9 @@ describe("meters diff and apply", () => {
       file("  - {key: A}\n  - {key: b, eventType: x, aggregation: sum, value: nope, from: now}\n"),
     );
     expect([wrong.status, wrong.body["code"]]).toEqual([400, "METERS_INVALID"]);
-    const errors = wrong.body["errors"] as { line: number; field: string }[];
-    expect(new Set(errors.map(({ line }) => line))).toEqual(new Set([3, 4]));
-    expect(errors.length).toBeGreaterThanOrEqual(4);
+    const problems = wrong.body["problems"] as { line: number; field: string }[];
+    expect(new Set(problems.map(({ line }) => line))).toEqual(new Set([3, 4]));
+    expect(problems.length).toBeGreaterThanOrEqual(4);
     const list = await world.post("/admin/v1/meters/diff", {
       meters: [{ key: "calls", eventType: "x", aggregation: "count", from: "2000-01-01T00:00:00Z" }],
     });
@@ -146,7 +146,7 @@ describe("meters diff and apply", () => {
     await store(world.analytics, [counted({ offset: 1 }, { occurredAt: NOON - 60_000 })], []);
     const refused = await world.post("/admin/v1/meters/apply", file(TOKENS + CALLS));
     expect([refused.status, refused.body["code"]]).toEqual([409, "METER_FROM_TOO_EARLY"]);
-    expect(refused.body["errors"]).toMatchObject([{ field: "tokens.from" }, { field: "calls.from" }]);
+    expect(refused.body["problems"]).toMatchObject([{ field: "tokens.from" }, { field: "calls.from" }]);
     expect((await world.get("/admin/v1/meters")).body["meters"]).toEqual([]);
     const later = file(TOKENS.replace("2000-01-01T00:00:00Z", "2026-11-20T12:00:00Z"));
     expect((await world.post("/admin/v1/meters/apply", later)).status).toBe(202);

@@ -3,7 +3,7 @@ import { meterVersion } from "@tallyhouse/testkit";
 import { createHash } from "node:crypto";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { activate, counted, memoryLog, openTestConsole, progress, store, type TestConsole } from "./test-console.ts";
+import { activate, counted, memoryLog, openTestConsole, progress, store, type TestConsole } from "./test-support.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);
 const HOSTILE = `<script>alert("1")</script>&'`;

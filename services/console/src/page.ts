@@ -124,14 +124,14 @@ function tiles(status: PipelineStatus, now: number): Markup {
   const { watermarkAt } = status;
   const stuck = status.stuck === 0 ? "meter events" : `meter events, ${groupDigits(String(status.stuck))} stuck`;
   const outbox = status.outbox === 0 ? null : markup`<dd class="warn">${status.outbox} control records unsent</dd>`;
-  const age = watermarkAt === null ? "–" : shortSpan(now - watermarkAt);
+  const ageText = watermarkAt === null ? "–" : shortSpan(now - watermarkAt);
   const level = watermarkAt === null ? "warn" : levelOf(now - watermarkAt)[0];
   return markup`<dl class="tiles">
 <div><dt>Counted</dt><dd>${groupDigits(String(status.counted))}</dd><dd>usage events</dd></div>
 <div><dt>Waiting</dt><dd>${groupDigits(String(status.waiting))}</dd><dd>records in the log</dd>${outbox}</div>
 <div><dt>Due</dt><dd>${groupDigits(String(status.due))}</dd><dd>not yet at Stripe</dd></div>
 <div><dt>At Stripe</dt><dd>${groupDigits(String(status.atStripe))}</dd><dd class="${status.stuck === 0 ? "" : "bad"}">${stuck}</dd></div>
-<div><dt>Watermark age</dt><dd class="${level}">${age}</dd><dd>slowest partition</dd></div>
+<div><dt>Watermark age</dt><dd class="${level}">${ageText}</dd><dd>slowest partition</dd></div>
 </dl>`;
 }
 

@@ -3,7 +3,7 @@ import { HOUR_MS, MINUTE_MS } from "@tallyhouse/domain";
 import { meterVersion } from "@tallyhouse/testkit";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { activate, type Counted, counted, openTestConsole, store, type TestConsole } from "./test-console.ts";
+import { activate, type Counted, counted, openTestConsole, store, type TestConsole } from "./test-support.ts";
 import type { UsageRow } from "./usage.ts";
 import { type UsageWindow, USAGE_WINDOWS } from "./zone.ts";
 
@@ -106,7 +106,7 @@ it("G3: equals a recount of the usage events, for every window, zone, range and 
         }
       },
     ),
-    { numRuns: 40 },
+    { numRuns: 30 },
   );
 });
 

@@ -4,13 +4,15 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   activate,
   counted,
+  FIRST_EVENT_OFFSET,
   LIVE_TOKEN,
   openTestConsole,
   progress,
   store,
   STREAM,
   type TestConsole,
-} from "./test-console.ts";
+} from "./test-support.ts";
+import { EDGE_EVENTS_MAX, foldEdges } from "./edges.ts";
 import { readWatermark } from "./watermark.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);
@@ -160,7 +162,7 @@ describe("GET /v1/usage", () => {
     const { status, body } = await usage("meter=&from=yesterday&window=week&colour=red");
     expect(status).toBe(400);
     expect(body["code"]).toBe("QUERY_INVALID");
-    const fields = (body["errors"] as { field: string }[]).map(({ field }) => field);
+    const fields = (body["problems"] as { field: string }[]).map(({ field }) => field);
     expect(fields.sort()).toEqual(["colour", "customer", "from", "meter", "window"]);
   });
 
@@ -175,7 +177,7 @@ describe("GET /v1/usage", () => {
   ])("refuses %s", async (query, field, rule) => {
     const { status, body } = await usage(`customer=cus_hand&meter=input_tokens&${query}`);
     expect(status).toBe(400);
-    expect(body["errors"]).toEqual([{ field, rule: expect.stringMatching(rule) as string }]);
+    expect(body["problems"]).toEqual([{ field, rule: expect.stringMatching(rule) as string }]);
   });
 
   it("refuses an answer of more rows than the limit", async () => {
@@ -194,6 +196,61 @@ describe("GET /v1/usage", () => {
     expect(refused.body["detail"]).toMatch(/more than 10000 rows/);
     const answered = await ask(start + 104 * DAY_MS);
     expect((answered.body["data"] as unknown[]).length).toBe(104 * 96);
+  });
+
+  it("answers from the newest version that began, from a named one, and never from a sum of both", async () => {
+    const first = meterVersion({ meter: "versioned" });
+    const second = meterVersion({
+      meter: "versioned",
+      version: 2,
+      rule: { value: "/twice", from: "2026-11-10T00:00:00Z" },
+    });
+    const third = meterVersion({ meter: "versioned", version: 3, rule: { from: "2027-01-01T00:00:00Z" } });
+    for (const version of [first, second, third]) await activate(world.analytics, version);
+    const event = { customer: "cus_versions", data: { inputTokens: 1, twice: 2 } };
+    await store(
+      world.analytics,
+      [
+        counted({ offset: 21 }, { ...event, occurredAt: DAY - 20 * DAY_MS }),
+        counted({ offset: 22 }, { ...event, occurredAt: DAY }),
+      ],
+      [first, second, third],
+    );
+    const ask = async (query: string): Promise<unknown[]> => {
+      const { body } = await usage(`customer=cus_versions&meter=versioned&${query}`);
+      return [body["version"], (body["data"] as { quantity: string }[])[0]?.quantity];
+    };
+    const before = "from=2026-10-01T00:00:00Z&to=2026-11-10T00:00:00Z";
+    const whole = "from=2026-10-01T00:00:00Z&to=2026-11-21T00:00:00Z";
+    expect(await ask(before)).toEqual([1, "1"]);
+    expect(await ask(whole)).toEqual([2, "2"]);
+    expect(await ask(`${whole}&version=1`)).toEqual([1, "2"]);
+    expect((await usage("customer=cus_versions&meter=versioned&version=4")).body["code"]).toBe("METER_UNKNOWN");
+  });
+
+  it("leaves out of an edge what stands before the activation in the log, as the fold did", async () => {
+    const late = meterVersion({ meter: "late_meter" });
+    await activate(world.analytics, late, FIRST_EVENT_OFFSET + 100);
+    const at = { occurredAt: DAY + 1_000, customer: "cus_late" };
+    // Every partition activates between the two: the fold saw the first usage event without the meter.
+    await store(world.analytics, [counted({ offset: 99 }, { ...at, data: { inputTokens: 5 } })], []);
+    await store(world.analytics, [counted({ offset: 101 }, { ...at, data: { inputTokens: 7 } })], [late]);
+    const total = async (to: string): Promise<unknown> => {
+      const { body } = await usage(`customer=cus_late&meter=late_meter&from=2026-11-20T00:00:00Z&to=${to}`);
+      return (body["data"] as { quantity: string }[])[0]?.quantity;
+    };
+    expect(await total("2026-11-20T00:15:00Z")).toBe("7");
+    expect(await total("2026-11-20T00:14:59Z")).toBe("7");
+  });
+
+  it("refuses edges that hold more usage events than it may fold", async () => {
+    expect(EDGE_EVENTS_MAX).toBe(100_000);
+    const definition = { version: tokens, activatedOffsets: new Map<string, bigint>(), isActive: true };
+    const row = { at: String(DAY), stream: "1", partition: "0", offset: "1", payload: "{}" };
+    const many = Array.from({ length: EDGE_EVENTS_MAX + 1 }, () => row);
+    const full = { ...world.analytics, select: <Row>() => Promise.resolve(many as Row[]) };
+    const question = { mode: "live", customer: "c", definition, groupBy: [] } as const;
+    expect(await foldEdges(full, { ...question, edges: [{ fromAt: DAY, toAt: DAY + 1 }] })).toBeNull();
   });
 
   it("answers 404 for a meter that the mode does not have", async () => {

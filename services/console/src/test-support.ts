@@ -137,12 +137,16 @@ export interface Counted {
   readonly event: UsageEvent & { readonly occurredAt: number };
 }
 
-/** A counted usage event of the default type; `data` decides what meters see. */
+/** Activations stand below it in every partition, usage events from it on. */
+export const FIRST_EVENT_OFFSET = 1_000;
+
+/** A counted usage event of the default type; `data` decides what meters see. Offsets count from {@link FIRST_EVENT_OFFSET}. */
 export function counted(
   place: { readonly partition?: number; readonly offset: number },
   event: Partial<UsageEvent> & { readonly occurredAt: number },
 ): Counted {
-  const { partition = place.offset % STREAM.partitionCount, offset } = place;
+  const { partition = place.offset % STREAM.partitionCount } = place;
+  const offset = FIRST_EVENT_OFFSET + place.offset;
   return {
     partition,
     offset,
@@ -150,9 +154,12 @@ export function counted(
   };
 }
 
-/** Stores activations in every partition, at the given offset. */
-export async function activate(analytics: AnalyticsStore, version: MeterVersion, offset = 0): Promise<void> {
+/** Stores activations in every partition, at the given offset or at the next one that no other activation has. */
+export async function activate(analytics: AnalyticsStore, version: MeterVersion, offset?: number): Promise<void> {
   const { mode, meter, rule } = version;
+  const [known] = await analytics.select<{ records: string }>(
+    `SELECT toString(uniqExact(logOffset)) AS records FROM control_records WHERE logOffset < ${FIRST_EVENT_OFFSET}`,
+  );
   const body = JSON.stringify({ mode, meter, version: version.version, rule });
   await insert(
     analytics,
@@ -160,7 +167,7 @@ export async function activate(analytics: AnalyticsStore, version: MeterVersion,
     partitions().map((logPartition) => ({
       stream: STREAM.streamId,
       logPartition,
-      logOffset: offset,
+      logOffset: offset ?? Number(known?.records ?? 0),
       bookedAt: 0,
       kind: "meter.activate",
       target: "",
