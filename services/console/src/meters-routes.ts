@@ -15,18 +15,23 @@ import { readDefinitions } from "./meter-definitions.ts";
 import { type Problem, queryInvalid, sendProblem } from "./problem.ts";
 import type { UsagePorts } from "./usage.ts";
 
-/** How long an apply may be asked to wait for its meters, and how often it looks. */
-const WAIT_SECONDS_MAX = 30;
+/**
+ * How long an apply waits for its meters. It waits unless it is told not to: without backfill, usage that is sent after an answer
+ * and yet stands before the activation in the log would be missing from the meter.
+ */
+const WAIT_SECONDS_DEFAULT = 5;
+const WAIT_SECONDS_MAX = 20;
+/** How often a waiting apply looks. */
 const WAIT_POLL_MS = 50;
 
 const BodySchema = z.union([z.strictObject({ file: z.string() }), z.strictObject({ meters: z.array(z.unknown()) })]);
 const ApplyParameters = z.strictObject({
   wait: z
     .string()
-    .regex(/^\d{1,3}s$/, "must be a number of seconds such as 5s")
+    .regex(/^\d{1,3}s$/, "must be a number of seconds such as 5s, or 0s")
     .transform((text) => Number(text.slice(0, -1)))
     .refine((seconds) => seconds <= WAIT_SECONDS_MAX, `must be at most ${WAIT_SECONDS_MAX}s`)
-    .optional(),
+    .default(WAIT_SECONDS_DEFAULT),
 });
 
 type MetersPorts = UsagePorts & { readonly authenticator: Authenticator; readonly clock: Clock };
@@ -67,7 +72,7 @@ export function addMeterRoutes(app: FastifyInstance, ports: MetersPorts): void {
     if (refusal !== null) return sendProblem(reply, refusal);
     const { stream, clock } = ports;
     const changes = await applyMeters(ports.control, { mode, rules, stream, now: clock.now() });
-    const isActive = await waitUntilActive(ports, { mode, changes, waitMs: (parameters.data.wait ?? 0) * 1_000 });
+    const isActive = await waitUntilActive(ports, { mode, changes, waitMs: parameters.data.wait * 1_000 });
     return reply.code(isActive ? 200 : 202).send({ mode, state: isActive ? "active" : "pending", changes });
   });
 }

@@ -14,6 +14,8 @@ import {
   type TestConsole,
 } from "./test-support.ts";
 
+/** Not waiting: nothing here activates a meter by itself, and the clock stands. */
+const APPLY = "/admin/v1/meters/apply?wait=0s";
 const NOON = Date.UTC(2026, 10, 20, 12);
 let world: TestConsole;
 
@@ -71,11 +73,11 @@ describe("meters diff and apply", () => {
         { key: "calls", change: "new", version: 1, fields: [] },
       ],
     });
-    const applied = await world.post("/admin/v1/meters/apply", file(TOKENS + CALLS));
+    const applied = await world.post(APPLY, file(TOKENS + CALLS));
     expect([applied.status, applied.body["state"]]).toEqual([202, "pending"]);
     expect(await drain()).toBe(2 * STREAM.partitionCount);
     await aggregate();
-    const again = await world.post("/admin/v1/meters/apply", file(TOKENS + CALLS));
+    const again = await world.post(APPLY, file(TOKENS + CALLS));
     expect([again.status, again.body["state"]]).toEqual([200, "active"]);
     expect(again.body["changes"]).toMatchObject([{ change: "none" }, { change: "none" }]);
     expect(await drain()).toBe(0);
@@ -87,7 +89,7 @@ describe("meters diff and apply", () => {
   });
 
   it("keeps the order of dimensions through PostgreSQL, and sees a changed order as a new version", async () => {
-    await world.post("/admin/v1/meters/apply", file(TOKENS));
+    await world.post(APPLY, file(TOKENS));
     await drain();
     const rule = JSON.parse(world.log.records[0]?.value?.toString("utf8") ?? "") as { rule: { dimensions: object } };
     expect(Object.keys(rule.rule.dimensions)).toEqual(["region", "a"]);
@@ -97,28 +99,28 @@ describe("meters diff and apply", () => {
   });
 
   it("names changed fields; a unit alone is no new version, and no version comes back", async () => {
-    await world.post("/admin/v1/meters/apply", file(TOKENS));
+    await world.post(APPLY, file(TOKENS));
     const changed = TOKENS.replace("value: /tokens", "value: /n").replace("unit: tokens", "unit: tok");
     const diff = await world.post("/admin/v1/meters/diff", file(changed));
     expect(diff.body["changes"]).toEqual([
       { key: "tokens", change: "new-version", version: 2, fields: ["value", "unit"] },
     ]);
-    const renamed = await world.post("/admin/v1/meters/apply", file(TOKENS.replace("unit: tokens", "unit: tok")));
+    const renamed = await world.post(APPLY, file(TOKENS.replace("unit: tokens", "unit: tok")));
     expect(renamed.body["changes"]).toEqual([{ key: "tokens", change: "unit-only", version: 1, fields: ["unit"] }]);
-    await world.post("/admin/v1/meters/apply", file(changed));
-    const back = await world.post("/admin/v1/meters/apply", file(TOKENS));
+    await world.post(APPLY, file(changed));
+    const back = await world.post(APPLY, file(TOKENS));
     expect([back.status, back.body["code"]]).toEqual([409, "METERS_INVALID"]);
     expect(back.body["problems"]).toMatchObject([
       { field: "tokens", rule: expect.stringMatching(/version 1/) as string },
     ]);
     const later = TOKENS.replace("2000-01-01", "2001-01-01");
-    const again = await world.post("/admin/v1/meters/apply", file(later));
+    const again = await world.post(APPLY, file(later));
     expect(again.body["changes"]).toMatchObject([{ change: "new-version", version: 3 }]);
     expect(await drain()).toBe(3 * STREAM.partitionCount);
   });
 
   it("takes the mode from the token", async () => {
-    await world.post("/admin/v1/meters/apply", file(TOKENS), "test");
+    await world.post(APPLY, file(TOKENS), "test");
     const live = await world.get("/admin/v1/meters");
     expect(live.body["meters"]).toEqual([]);
     const test = await world.get("/admin/v1/meters", "test");
@@ -127,7 +129,7 @@ describe("meters diff and apply", () => {
 
   it("reports every problem of a file with its line, and takes a list as well", async () => {
     const wrong = await world.post(
-      "/admin/v1/meters/apply",
+      APPLY,
       file("  - {key: A}\n  - {key: b, eventType: x, aggregation: sum, value: nope, from: now}\n"),
     );
     expect([wrong.status, wrong.body["code"]]).toEqual([400, "METERS_INVALID"]);
@@ -144,21 +146,19 @@ describe("meters diff and apply", () => {
 
   it("refuses a from before stored usage of that type and mode, and nothing else", async () => {
     await store(world.analytics, [counted({ offset: 1 }, { occurredAt: NOON - 60_000 })], []);
-    const refused = await world.post("/admin/v1/meters/apply", file(TOKENS + CALLS));
+    const refused = await world.post(APPLY, file(TOKENS + CALLS));
     expect([refused.status, refused.body["code"]]).toEqual([409, "METER_FROM_TOO_EARLY"]);
     expect(refused.body["problems"]).toMatchObject([{ field: "tokens.from" }, { field: "calls.from" }]);
     expect((await world.get("/admin/v1/meters")).body["meters"]).toEqual([]);
     const later = file(TOKENS.replace("2000-01-01T00:00:00Z", "2026-11-20T12:00:00Z"));
-    expect((await world.post("/admin/v1/meters/apply", later)).status).toBe(202);
-    expect((await world.post("/admin/v1/meters/apply", file(TOKENS), "test")).status).toBe(202);
+    expect((await world.post(APPLY, later)).status).toBe(202);
+    expect((await world.post(APPLY, file(TOKENS), "test")).status).toBe(202);
     const otherType = file(CALLS.replace("llm.request", "other"));
-    expect((await world.post("/admin/v1/meters/apply", otherType)).status).toBe(202);
+    expect((await world.post(APPLY, otherType)).status).toBe(202);
   });
 
   it("makes one version of many equal applies at once", async () => {
-    const answers = await Promise.all(
-      Array.from({ length: 8 }, () => world.post("/admin/v1/meters/apply", file(TOKENS))),
-    );
+    const answers = await Promise.all(Array.from({ length: 8 }, () => world.post(APPLY, file(TOKENS))));
     expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: 8 }, () => 202));
     const [row] = await world.control.query<{ versions: string; records: string }>(
       "SELECT (SELECT count(*) FROM meter_version) AS versions, (SELECT count(*) FROM control_outbox) AS records",
@@ -172,14 +172,14 @@ describe("meters diff and apply", () => {
     await aggregate();
     const { status, body } = await work;
     expect([status, body["state"]]).toEqual([200, "active"]);
-    const tooLong = await world.post("/admin/v1/meters/apply?wait=31s", file(TOKENS));
+    const tooLong = await world.post("/admin/v1/meters/apply?wait=21s", file(TOKENS));
     expect(tooLong.status).toBe(400);
   });
 });
 
 describe("the outbox", () => {
   it("G1: appends again what a crash left unmarked, and loses nothing", async () => {
-    await world.post("/admin/v1/meters/apply", file(TOKENS));
+    await world.post(APPLY, file(TOKENS));
     // The crash between append and mark, at the port: the records are in the log, the update never happens.
     const crashing = { ...world.control, query: failAt(world.control.query.bind(world.control), 2) };
     await expect(
@@ -193,7 +193,7 @@ describe("the outbox", () => {
   });
 
   it("leaves the records of another stream alone", async () => {
-    await world.post("/admin/v1/meters/apply", file(TOKENS));
+    await world.post(APPLY, file(TOKENS));
     expect(await drainOutbox({ control: world.control, log: world.log }, { streamId: 7, key: CONTROL_KEY })).toBe(0);
     expect(world.log.records).toEqual([]);
   });
@@ -221,8 +221,8 @@ describe("the outbox", () => {
     );
     const stop = new AbortController();
     const running = outbox.run(stop.signal);
-    await world.post("/admin/v1/meters/apply", file(CALLS));
-    await world.post("/admin/v1/meters/apply", file(TOKENS));
+    await world.post(APPLY, file(CALLS));
+    await world.post(APPLY, file(TOKENS));
     await until(() => log.records.length === 2 * STREAM.partitionCount);
     stop.abort();
     await running;
@@ -243,7 +243,7 @@ describe("the outbox", () => {
         metrics: createMetrics(),
       },
     );
-    await world.post("/admin/v1/meters/apply", file(TOKENS));
+    await world.post(APPLY, file(TOKENS));
     await expect(outbox.run(new AbortController().signal)).rejects.toThrow("a bug");
   });
 });
