@@ -1,0 +1,110 @@
+/** The console's one door: builds everything, listens nowhere. */
+import {
+  type AnalyticsStore,
+  type Authenticator,
+  type ControlStore,
+  type EventLog,
+  formatInstant,
+  TallyhouseError,
+} from "@tallyhouse/domain";
+import type { Clock, Component, Logger, Registry } from "@tallyhouse/runtime";
+import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
+import { authenticate } from "./auth.ts";
+import type { ConsoleConfig } from "./config.ts";
+import { addMeterRoutes } from "./meters-routes.ts";
+import { createOutbox } from "./outbox.ts";
+import { addPageRoute } from "./page-route.ts";
+import { type Problem, sendProblem } from "./problem.ts";
+import { readFates, readStatus } from "./status.ts";
+import { addUsageRoutes } from "./usage-routes.ts";
+
+export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
+
+/** A meters file of a thousand meters has some 300 kB. */
+const BODY_BYTES_MAX = 1_048_576;
+const REQUEST_TIMEOUT_MS = 30_000;
+const KEEP_ALIVE_TIMEOUT_MS = 72_000;
+const STORE_RETRY_SECONDS = 1;
+const INTERNAL: Problem = { status: 500, code: "INTERNAL", detail: "something went wrong on our side" };
+
+/** What the console works with. Every port is opened and closed by the composer. */
+export interface ConsolePorts {
+  readonly analytics: AnalyticsStore;
+  readonly control: ControlStore;
+  readonly log: EventLog;
+  readonly authenticator: Authenticator;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Registry;
+}
+
+/**
+ * Builds the HTTP application (usage API, admin API, the page) and the outbox. Opens nothing: the composer listens, on a loopback
+ * address only, and runs the outbox.
+ */
+export async function buildConsole(
+  config: ConsoleConfig,
+  ports: ConsolePorts,
+): Promise<{ app: FastifyInstance; outbox: Component }> {
+  const { stream, controlKey: key } = config;
+  const app = Fastify({
+    bodyLimit: BODY_BYTES_MAX,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    forceCloseConnections: "idle",
+    return503OnClosing: true,
+  });
+  app.addHook("onRequest", (_request, reply, done) => {
+    void reply.header("x-content-type-options", "nosniff").header("cache-control", "no-store");
+    done();
+  });
+  addErrorHandlers(app, ports.logger);
+  addUsageRoutes(app, { ...ports, stream });
+  addMeterRoutes(app, { ...ports, stream });
+  addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
+  app.get("/admin/v1/status", async (request, reply) => {
+    const auth = await authenticate(request, ports.authenticator);
+    if (auth.kind === "problem") return sendProblem(reply, auth.problem);
+    const { watermarkAt, ...status } = await readStatus({ ...ports, stream });
+    return reply.send({
+      ...status,
+      statuses: await readFates(ports.analytics),
+      asOf: watermarkAt === null ? null : formatInstant(watermarkAt),
+      lagSeconds: watermarkAt === null ? null : Math.max(0, (ports.clock.now() - watermarkAt) / 1_000),
+    });
+  });
+  await app.ready();
+  const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
+  return { app, outbox };
+}
+
+/** The boundary of the HTTP application: outages become 503, our bugs 500 without a word about their insides. */
+function addErrorHandlers(app: FastifyInstance, logger: Logger): void {
+  app.setNotFoundHandler((request, reply) =>
+    sendProblem(reply, { status: 404, code: "NOT_FOUND", detail: `there is no ${request.method} at this path` }),
+  );
+  app.setErrorHandler<FastifyError>((error, request, reply) => {
+    const problem = problemOf(error);
+    if (problem.status >= 500) logger.error({ err: error, route: request.routeOptions.url }, "request failed");
+    return sendProblem(reply, problem);
+  });
+}
+
+function problemOf(error: FastifyError | TallyhouseError): Problem {
+  if (error instanceof TallyhouseError) {
+    const isOutage =
+      error.action === "retry" && (error.code === "STORE_UNAVAILABLE" || error.code === "LOG_UNAVAILABLE");
+    if (isOutage) {
+      const detail = "a store does not answer; nothing was lost, try again";
+      return { status: 503, code: "STORE_UNAVAILABLE", detail, retryAfterSeconds: STORE_RETRY_SECONDS };
+    }
+    return INTERNAL;
+  }
+  const known: readonly Problem[] = [
+    { status: 400, code: "BODY_INVALID", detail: "the body is no JSON" },
+    { status: 413, code: "BODY_TOO_LARGE", detail: `a body has at most ${BODY_BYTES_MAX} bytes` },
+    { status: 415, code: "CONTENT_TYPE_UNSUPPORTED", detail: "send application/json" },
+  ];
+  const problem = known.find(({ status }) => status === error.statusCode);
+  return problem ?? INTERNAL;
+}

@@ -1,0 +1,18 @@
+import type { ControlKey, StreamIdentity } from "@tallyhouse/domain";
+import { z } from "zod";
+
+/** What the environment may set of the console. */
+export const ConsoleConfigSchema = z.object({
+  /** How long the outbox rests after it found nothing to append. */
+  CONSOLE_OUTBOX_POLL_MS: z.coerce.number().int().min(10).max(60_000).default(250),
+  /** Seconds between two loads of the page in a browser that did not pause them. */
+  CONSOLE_PAGE_REFRESH_SECONDS: z.coerce.number().int().min(1).max(3_600).default(5),
+});
+
+/** The console's configuration: its own variables, and what the composer knows about the stream. */
+export type ConsoleConfig = Readonly<z.infer<typeof ConsoleConfigSchema>> & {
+  /** The stream whose progress, control records and log are shown. Its hash seed is not needed here. */
+  readonly stream: Pick<StreamIdentity, "streamId" | "partitionCount" | "bookingWindowSeconds">;
+  /** Signs what the outbox appends; the aggregator knows the same key. */
+  readonly controlKey: ControlKey;
+};
