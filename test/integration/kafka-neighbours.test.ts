@@ -185,7 +185,8 @@ describe("topics that break the log contract", () => {
       { name: "cleanup.policy", value: "compact" },
       { name: "retention.ms", value: "1000" },
     ];
-    await admin.createTopics({ topics: [{ topic: options.topic, numPartitions: 2, configEntries }] });
+    const topics = [{ topic: options.topic, numPartitions: 2, configEntries }];
+    await admin.createTopics({ topics, waitForLeaders: false });
     closing.push(() => admin.deleteTopics({ topics: [options.topic] }));
     for (const attempt of [() => ensureTopic(options), () => openKafkaLog(options)]) {
       const error: unknown = await attempt().catch((caught: unknown) => caught);

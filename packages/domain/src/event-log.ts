@@ -20,7 +20,10 @@ export interface LogRecord {
  */
 export interface LogEntry {
   readonly offset: number;
-  /** The log's append time (LogAppendTime), epoch milliseconds. May step back when leadership moves. */
+  /**
+   * The log's append time (LogAppendTime), epoch milliseconds. May step back when leadership moves. 0 for a marker, always:
+   * which markers arrive with a time depends on where a fetch began, and a replay must give equal entries.
+   */
   readonly receivedAt: number;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
@@ -28,7 +31,10 @@ export interface LogEntry {
   readonly marker: boolean;
 }
 
-/** What a partition holds now: `[earliestOffset, endOffset)`; equal when it is empty. */
+/**
+ * What a partition holds now: `[earliestOffset, endOffset)`; equal when it is empty. The end is that of the readable part:
+ * records behind a neighbour's open transaction lie beyond it until that ends.
+ */
 export interface LogBounds {
   readonly earliestOffset: number;
   readonly endOffset: number;

@@ -1,4 +1,6 @@
-import { AssignerProtocol, type PartitionAssigner } from "kafkajs";
+import kafkajs, { type PartitionAssigner } from "kafkajs";
+
+const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
 
 const NAME = "tallyhouse-fixed";
 const VERSION = 0;
@@ -16,7 +18,7 @@ export const FIXED_ASSIGNER: PartitionAssigner = ({ cluster }) => ({
     );
     return members.slice(0, 1).map(({ memberId }) => ({
       memberId,
-      memberAssignment: AssignerProtocol.MemberAssignment.encode({
+      memberAssignment: MemberAssignment.encode({
         version: VERSION,
         assignment,
         userData: Buffer.alloc(0),
@@ -25,6 +27,6 @@ export const FIXED_ASSIGNER: PartitionAssigner = ({ cluster }) => ({
   },
   protocol: ({ topics }) => ({
     name: NAME,
-    metadata: AssignerProtocol.MemberMetadata.encode({ version: VERSION, topics, userData: Buffer.alloc(0) }),
+    metadata: MemberMetadata.encode({ version: VERSION, topics, userData: Buffer.alloc(0) }),
   }),
 });

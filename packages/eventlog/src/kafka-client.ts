@@ -1,7 +1,9 @@
 import { TallyhouseError } from "@tallyhouse/domain";
-import { Kafka, logLevel } from "kafkajs";
+import kafkajs, { type Kafka } from "kafkajs";
 import { mendKafkajs } from "./kafkajs-mends.ts";
 
+// The default import: Node finds only some of kafkajs's names in its CommonJS, and fails on the others.
+const { logLevel } = kafkajs;
 const CONNECTION_TIMEOUT_MS = 3_000;
 /** A produce or fetch request without an answer by then is sent again. */
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -30,7 +32,7 @@ export const KAFKA_RETRY = { retries: 2, initialRetryTime: 200, maxRetryTime: 1_
 /** The one way to make a kafkajs client. @throws {TallyhouseError} LOG_MISCONFIGURED (halt) for a wrong kafkajs. */
 export function createKafka({ brokers, clientId, logger }: KafkaClientOptions): Kafka {
   mendKafkajs();
-  return new Kafka({
+  return new kafkajs.Kafka({
     brokers: [...brokers],
     clientId,
     connectionTimeout: CONNECTION_TIMEOUT_MS,

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { TallyhouseError } from "@tallyhouse/domain";
-import { type Admin, ConfigResourceTypes } from "kafkajs";
+import kafkajs, { type Admin } from "kafkajs";
 import { createKafka, KAFKA_RETRY, type KafkaClientOptions, unavailable } from "./kafka-client.ts";
 import { RECORD_BYTES_MAX } from "./record-size.ts";
 
@@ -47,7 +47,9 @@ export async function ensureTopic(options: EnsureTopicOptions): Promise<void> {
       configEntries.push({ name: "min.insync.replicas", value: String(minInSyncReplicas) });
     }
     const replication = replicationFactor === undefined ? {} : { replicationFactor };
-    await admin.createTopics({ topics: [{ topic, numPartitions: partitionCount, configEntries, ...replication }] });
+    const topics = [{ topic, numPartitions: partitionCount, configEntries, ...replication }];
+    // kafkajs's own wait for leaders fails when the broker does not know the topic yet; checkTopic waits.
+    await admin.createTopics({ topics, waitForLeaders: false });
     await checkTopic(admin, options);
   });
 }
@@ -65,7 +67,7 @@ export async function checkTopic(admin: Admin, wanted: TopicRequirements): Promi
   const partitions = await partitionsOf(admin, topic);
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,
-    resources: [{ type: ConfigResourceTypes.TOPIC, name: topic }],
+    resources: [{ type: kafkajs.ConfigResourceTypes.TOPIC, name: topic }],
   });
   const configs = new Map(resources[0]?.configEntries.map((entry) => [entry.configName, entry.configValue]));
   const problems = topicProblems(wanted, { replicaCounts: partitions.map(({ replicas }) => replicas.length), configs });
@@ -101,16 +103,29 @@ export function topicProblems(
 }
 
 async function partitionsOf(admin: Admin, topic: string): Promise<readonly { replicas: number[] }[]> {
-  // A topic just created reaches the broker's metadata a moment later.
+  // A topic just created reaches the broker's metadata, and gets its leaders, a moment later.
   for (let attempt = 1; ; attempt += 1) {
-    const isListed = (await admin.listTopics()).includes(topic);
-    if (isListed) {
-      const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
-      return topics[0]?.partitions ?? [];
-    }
-    if (attempt === CREATED_ATTEMPTS) throw misconfigured(`topic ${topic} does not exist`);
+    const partitions = await readyPartitions(admin, topic);
+    if (partitions !== null) return partitions;
+    if (attempt === CREATED_ATTEMPTS) throw misconfigured(`topic ${topic} does not exist, or has no leaders`);
     await sleep(CREATED_PAUSE_MS);
   }
+}
+
+/** `null` while the topic is unknown or a partition has no leader. */
+async function readyPartitions(admin: Admin, topic: string): Promise<readonly { replicas: number[] }[] | null> {
+  if (!(await admin.listTopics()).includes(topic)) return null;
+  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] }).catch((error: unknown) => {
+    if (isNotYetKnown(error)) return { topics: [] };
+    throw error;
+  });
+  const partitions = topics[0]?.partitions ?? [];
+  return partitions.length > 0 && partitions.every(({ leader }) => leader >= 0) ? partitions : null;
+}
+
+/** Codes UNKNOWN_TOPIC_OR_PARTITION and LEADER_NOT_AVAILABLE. @see https://kafka.apache.org/protocol#protocol_error_codes (read 2026-11) */
+function isNotYetKnown(error: unknown): boolean {
+  return error instanceof Error && "code" in error && (error.code === 3 || error.code === 5);
 }
 
 async function withAdmin(options: KafkaClientOptions, use: (admin: Admin) => Promise<void>): Promise<void> {

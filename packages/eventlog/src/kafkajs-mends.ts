@@ -2,7 +2,7 @@ import { channel } from "node:diagnostics_channel";
 import { createRequire } from "node:module";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { TallyhouseError } from "@tallyhouse/domain";
-import { CompressionCodecs, CompressionTypes } from "kafkajs";
+import kafkajs from "kafkajs";
 
 /** The mends below replace methods of this version; another one may have changed what they rely on. */
 const KAFKAJS_VERSION = "2.2.4";
@@ -81,7 +81,7 @@ export function mendKafkajs(version = (require("kafkajs/package.json") as { vers
   mendOnce(queue, mendTimer);
   mendOnce(broker, mendFetch);
   // On every client, also one that does not write it: a batch in an unregistered codec crashes a consumer for ever.
-  CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+  kafkajs.CompressionCodecs[kafkajs.CompressionTypes.ZSTD] = () => ({
     compress: async (encoder: { buffer: Buffer }) =>
       zstdCompressSync(encoder.buffer, { params: { [constants.ZSTD_c_compressionLevel]: 1 } }),
     decompress: async (packed: Buffer) => zstdDecompressSync(packed, { maxOutputLength: UNPACKED_BYTES_MAX }),
