@@ -2,39 +2,20 @@
  * `npm test`: the tests of every workspace that has some, through turbo (unchanged workspaces come from its cache), then a
  * table of what ran. Needs Node and npm only. Ends with `N passed, N failed`; exit code 1 when anything failed or did not run.
  */
-import { readFileSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { repositoryRoot, runCommand } from "./run-command.ts";
-import { type ReportRow, rowOf, tableOf, type VitestReport } from "./test-report.ts";
+import { SUITES } from "./suites.ts";
+import { readReport, type ReportRow, reportPath, rowOf, tableOf } from "./test-report.ts";
 import { readScriptNames, readWorkspaces } from "./workspaces.ts";
 
 /** Two workspaces at a time: each runs its own pool of processes, and the engine inside one takes several hundred MB. */
 const WORKSPACES_AT_ONCE = 2;
 
-/** Suites that `npm test` leaves out, because they need more than Node and npm. Shown only once they exist. */
-const NEEDS_SERVERS: readonly { readonly script: string; readonly needs: string }[] = [
-  { script: "test:kafka", needs: "Apache Kafka: starts one on this machine (Java 17, Maven artifacts)" },
-  { script: "test:traces", needs: "the real traces in TRACES_DIR, and Apache Kafka" },
-  { script: "test:kill", needs: "a few minutes: kills standalone under load, again and again" },
-  { script: "test:integration", needs: "every real server" },
-];
-
-function reportPath(folder: string): string {
-  return join(repositoryRoot, folder, ".test-results", "results.json");
-}
-
-function readReport(folder: string): VitestReport | null {
-  try {
-    return JSON.parse(readFileSync(reportPath(folder), "utf8")) as VitestReport;
-  } catch {
-    return null; // Absent or cut short: rowOf turns it into a failure.
-  }
-}
-
 const tested = readWorkspaces(repositoryRoot).filter((workspace) => workspace.testFiles.length > 0);
 // A report of an earlier run must not stand in for one of this run; turbo puts back those of unchanged workspaces.
-for (const { folder } of tested) rmSync(reportPath(folder), { force: true });
+for (const { folder } of tested) rmSync(reportPath(join(repositoryRoot, folder)), { force: true });
 
 const run = await runCommand(
   "turbo",
@@ -54,7 +35,7 @@ const run = await runCommand(
 );
 
 const rows: ReportRow[] = tested.map(({ folder, testFiles }) =>
-  rowOf({ workspace: folder, testFileCount: testFiles.length, report: readReport(folder) }),
+  rowOf({ workspace: folder, testFileCount: testFiles.length, report: readReport(join(repositoryRoot, folder)) }),
 );
 const passed = rows.reduce((sum, row) => sum + row.passed, 0);
 const failed = rows.reduce((sum, row) => sum + row.failed, 0);
@@ -62,13 +43,13 @@ const failed = rows.reduce((sum, row) => sum + row.failed, 0);
 const turboFailed = run.exitCode !== 0 && failed === 0 ? 1 : 0;
 
 const scripts = new Set(readScriptNames(repositoryRoot));
-const left = NEEDS_SERVERS.filter(({ script }) => scripts.has(script));
+const left = SUITES.filter(({ name }) => scripts.has(`test:${name}`));
 const lines = [
   "",
   ...tableOf(rows),
   "",
   ...(left.length === 0 ? [] : ["not run here, because it needs more than Node and npm:"]),
-  ...left.map(({ script, needs }) => `  npm run ${script.padEnd(18)} ${needs}`),
+  ...left.map(({ name, needs }) => `  npm run ${`test:${name}`.padEnd(12)} ${needs}`),
   ...(turboFailed === 1 ? ["turbo failed although no test did: see above"] : []),
   "",
   `${passed} passed, ${failed + turboFailed} failed`,

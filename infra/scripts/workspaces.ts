@@ -1,12 +1,14 @@
 /** The workspaces of the tree and their test files. */
 import { globSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, matchesGlob } from "node:path";
+import { SUITES } from "./suites.ts";
 
 /** One workspace of the root package.json. */
 export interface Workspace {
   /** Relative to the root, with forward slashes. */
   readonly folder: string;
   readonly name: string;
+  /** Without those of the suites that need servers. */
   readonly testFiles: readonly string[];
 }
 
@@ -25,7 +27,9 @@ export function readWorkspaces(root: string): Workspace[] {
       testFiles: globSync("**/*.test.ts", {
         cwd: join(root, folder),
         exclude: (name) => name === "node_modules",
-      }).sort(),
+      })
+        .filter((path) => !SUITES.some(({ include }) => include.some((pattern) => matchesGlob(path, pattern))))
+        .sort(),
     }));
 }
 

@@ -30,8 +30,8 @@ export function errorCodesWithoutRow(tree: Tree): string[] {
 }
 
 const GUARANTEES = "docs/guarantees.md";
-/** A test, or a suite of contract tests, whose title begins with a guarantee's number. */
-const TITLE = /\b(?:test|it|describe)\b[^\n"'`]*\(\s*["'`](G\d+)\b/g;
+/** A test, or a suite of contract tests, whose title begins with the numbers of guarantees. */
+const TITLE = /\b(?:test|it|describe)\b[^\n"'`]*\(\s*["'`]((?:G\d+\b[ ,]*)+)/g;
 const SUITES = /\.test\.ts$|^packages\/testkit\/src\/.*\.ts$|^test\/(?!tidy\/).*\.ts$/;
 
 /**
@@ -48,13 +48,14 @@ export function guaranteesWithoutTest(tree: Tree): string[] {
   );
   const holding = new Map<string, Set<string>>();
   const unknown = filesOf(tree, SUITES).flatMap((file) =>
-    liveMatches(file.text, TITLE).flatMap(({ index, 1: guarantee = "" }) => {
-      holding.set(guarantee, (holding.get(guarantee) ?? new Set()).add(file.path));
-      const line = lineAt(file.text, index);
-      return listed.has(guarantee)
-        ? []
-        : [`${file.path}:${line} tests ${guarantee}, which ${GUARANTEES} does not have`];
-    }),
+    liveMatches(file.text, TITLE).flatMap(({ index, 1: numbers = "" }) =>
+      numbers.split(/[ ,]+/).flatMap((guarantee) => {
+        if (guarantee === "") return [];
+        holding.set(guarantee, (holding.get(guarantee) ?? new Set()).add(file.path));
+        const place = `${file.path}:${lineAt(file.text, index)}`;
+        return listed.has(guarantee) ? [] : [`${place} tests ${guarantee}, which ${GUARANTEES} does not have`];
+      }),
+    ),
   );
   return [
     ...(listed.size === 0 ? [`${GUARANTEES} has no guarantee`] : []),

@@ -26,7 +26,7 @@ judge("guarantees and their tests", guaranteesWithoutTest, {
     "docs/guarantees.md":
       "# Guarantees\n\n## G1 Kept\n- `packages/x/src/a.test.ts`\n- `test/e2e/gone.test.ts`\n\n## G2 Held by nothing\n",
     "packages/x/src/a.test.ts": 'test("G1 holds", () => {});\n',
-    "packages/x/src/b.test.ts": 'describe("G1: also", () => {});\ntest.each([1])(\n  "G7 of nowhere", () => {});\n',
+    "packages/x/src/b.test.ts": 'describe("G1: also", () => {});\ntest.each([1])(\n  "G1 G7 of nowhere", () => {});\n',
   },
   problems: [
     "packages/x/src/b.test.ts:2 tests G7, which docs/guarantees.md does not have",

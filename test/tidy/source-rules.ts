@@ -14,7 +14,7 @@ function productFiles(tree: Tree): { path: string; text: string; lines: string[]
 /** Words that say nothing without a unit. */
 const BARE = "(?:timeout|size|delay|interval|duration|age|horizon|lag|ttl)";
 const DECLARATION = new RegExp(
-  String.raw`(?<![\w$.])(${BARE})(?:\??\s*:\s*(?:number|bigint|z\.)|\s*=(?![=>]))|` +
+  String.raw`(?<![\w$.])(${BARE})(?:\??\s*:\s*(?:number|bigint|z\.))|` +
     String.raw`(?<![\w$])[a-z]\w*(${BARE.replaceAll(/(?<=[(|])[a-z]/g, (letter) => (letter === ":" ? letter : letter.toUpperCase()))})` +
     String.raw`\??\s*:\s*(?:number|bigint|z\.)`,
   "g",

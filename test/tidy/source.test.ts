@@ -12,20 +12,19 @@ import {
 judge("units at the end of names", bareUnits, {
   broken: {
     "packages/x/src/a.ts":
-      "interface A {\n  timeout: number;\n  readonly batchSize?: number;\n}\nconst delay = 5;\nf((interval: number) => 1);\n",
+      "interface A {\n  timeout: number;\n  readonly batchSize?: number;\n}\nf((interval: number) => 1);\n",
     "services/x/src/config.ts": "z.object({ size: z.int() })\n",
   },
   problems: [
     "packages/x/src/a.ts:2 declares timeout without a unit (timeoutMs, timeoutBytes …)",
     "packages/x/src/a.ts:3 declares batchSize without a unit (batchSizeMs, batchSizeBytes …)",
-    "packages/x/src/a.ts:5 declares delay without a unit (delayMs, delayBytes …)",
-    "packages/x/src/a.ts:6 declares interval without a unit (intervalMs, intervalBytes …)",
+    "packages/x/src/a.ts:5 declares interval without a unit (intervalMs, intervalBytes …)",
     "services/x/src/config.ts:1 declares size without a unit (sizeMs, sizeBytes …)",
   ],
   kept: {
     "packages/x/src/a.ts":
       "interface A { timeoutMs: number; batchSizeEvents: number; message: string; usage: number }\n" +
-      "// timeout: number\nclient({ timeout: 20_000, maxAge: limits.x }); if (map.size === 0) f(map.size);\n",
+      "// timeout: number\nclient({ timeout: 20_000, maxAge: limits.x }); const size = 3; if (map.size === 0) f(map.size);\n",
     "packages/x/src/a.test.ts": "const timeout = 5;\n",
   },
 });
