@@ -8,7 +8,8 @@ export type Tree = ReadonlyMap<string, string>;
 /** What a rule found: `path:line what is wrong`, or `path what is wrong`. Empty when the tree keeps the rule. */
 export type Rule = (tree: Tree) => string[];
 
-const ROOT = join(import.meta.dirname, "..", "..");
+/** The repository. */
+export const ROOT = join(import.meta.dirname, "..", "..");
 
 /** Files whose bytes are no text, or that others write for us. */
 const UNREAD = /\.(png|ico|woff2|zip|gz|csv)$|^package-lock\.json$|^services\/stripe-emulator\/api\//;
