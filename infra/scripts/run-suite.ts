@@ -1,31 +1,27 @@
-/** `node infra/scripts/run-suite.ts NAME`: one of the suites that need servers. Ends with `N passed, N failed`. */
-import { globSync, rmSync } from "node:fs";
+/**
+ * `node infra/scripts/run-suite.ts FOLDER`: one suite of test/ that needs more than Node and npm. Ends with
+ * `N passed, N failed`; exit code 1 when anything failed, or when a file of the folder did not run.
+ */
+import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { repositoryRoot, runCommand } from "./run-command.ts";
-import { SUITE_VARIABLE, SUITES } from "./suites.ts";
-import { readReport, reportPath, rowOf } from "./test-report.ts";
+import { readReport, rowOf, tableOf } from "./test-report.ts";
 
-const [name] = process.argv.slice(2);
-const suite = SUITES.find((each) => each.name === name);
-if (suite === undefined) {
-  process.stderr.write(`usage: run-suite.ts ${SUITES.map((each) => each.name).join("|")}\n`);
-  process.exit(2);
-}
-
-const folder = join(repositoryRoot, suite.workspace);
-const exclude = (each: string): boolean => each === "node_modules";
-const testFileCount = globSync([...suite.include], { cwd: folder, exclude }).length;
-rmSync(reportPath(folder), { force: true });
-process.env[SUITE_VARIABLE] = suite.name;
+const [suite = ""] = process.argv.slice(2);
+const folder = join(repositoryRoot, "test", suite);
+const testFileCount = readdirSync(folder).filter((name) => name.endsWith(".test.ts")).length;
+// Beside the report of `npm test`, not in its place.
+const report = join(repositoryRoot, ".test-results", `${suite}.json`);
+rmSync(report, { force: true });
 const config = join(repositoryRoot, "vitest.config.ts");
-const run = await runCommand("vitest", ["run", "--root", suite.workspace, "--config", config], { echo: true });
-const { passed, failed, problem } = rowOf({
-  workspace: suite.workspace,
-  testFileCount: Math.max(1, testFileCount),
-  report: readReport(folder),
-});
-const failedCount = run.exitCode !== 0 && failed === 0 ? 1 : failed;
-if (problem !== null) process.stdout.write(`${suite.workspace}: ${problem}\n`);
-process.stdout.write(`\n${passed} passed, ${failedCount} failed\n`);
-process.exitCode = failedCount === 0 ? 0 : 1;
+const run = await runCommand(
+  "vitest",
+  ["run", "--root", "test", "--config", config, "--dir", folder, `--outputFile.json=${report}`],
+  { echo: true },
+);
+const row = rowOf({ workspace: `test/${suite}`, testFileCount, report: readReport(report) });
+// Vitest's own verdict counts too: it knows of errors that belong to no file.
+const failed = row.failed === 0 && run.exitCode !== 0 ? 1 : row.failed;
+process.stdout.write(`${["", ...tableOf([row]), "", `${row.passed} passed, ${failed} failed`].join("\n")}\n`);
+process.exitCode = failed === 0 ? 0 : 1;

@@ -6,16 +6,27 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { repositoryRoot, runCommand } from "./run-command.ts";
-import { SUITES } from "./suites.ts";
-import { readReport, type ReportRow, reportPath, rowOf, tableOf } from "./test-report.ts";
+import { readReport, type ReportRow, rowOf, tableOf } from "./test-report.ts";
 import { readScriptNames, readWorkspaces } from "./workspaces.ts";
 
 /** Two workspaces at a time: each runs its own pool of processes, and the engine inside one takes several hundred MB. */
 const WORKSPACES_AT_ONCE = 2;
 
+/** What `npm test` leaves out, because it needs more than Node and npm. Shown once the command exists. */
+const NEEDS_MORE: readonly { readonly script: string; readonly needs: string }[] = [
+  { script: "test:kafka", needs: "a real Apache Kafka: starts one on this machine (Java 17; Maven, the first time)" },
+  { script: "test:traces", needs: "the real traces in TRACES_DIR" },
+  { script: "test:traces:kafka", needs: "both" },
+  { script: "test:kill", needs: "python3 and some minutes: kills standalone under load and recounts" },
+];
+
+function reportPath(folder: string): string {
+  return join(repositoryRoot, folder, ".test-results", "results.json");
+}
+
 const tested = readWorkspaces(repositoryRoot).filter((workspace) => workspace.testFiles.length > 0);
 // A report of an earlier run must not stand in for one of this run; turbo puts back those of unchanged workspaces.
-for (const { folder } of tested) rmSync(reportPath(join(repositoryRoot, folder)), { force: true });
+for (const { folder } of tested) rmSync(reportPath(folder), { force: true });
 
 const run = await runCommand(
   "turbo",
@@ -35,7 +46,7 @@ const run = await runCommand(
 );
 
 const rows: ReportRow[] = tested.map(({ folder, testFiles }) =>
-  rowOf({ workspace: folder, testFileCount: testFiles.length, report: readReport(join(repositoryRoot, folder)) }),
+  rowOf({ workspace: folder, testFileCount: testFiles.length, report: readReport(reportPath(folder)) }),
 );
 const passed = rows.reduce((sum, row) => sum + row.passed, 0);
 const failed = rows.reduce((sum, row) => sum + row.failed, 0);
@@ -43,13 +54,13 @@ const failed = rows.reduce((sum, row) => sum + row.failed, 0);
 const turboFailed = run.exitCode !== 0 && failed === 0 ? 1 : 0;
 
 const scripts = new Set(readScriptNames(repositoryRoot));
-const left = SUITES.filter(({ name }) => scripts.has(`test:${name}`));
+const left = NEEDS_MORE.filter(({ script }) => scripts.has(script));
 const lines = [
   "",
   ...tableOf(rows),
   "",
   ...(left.length === 0 ? [] : ["not run here, because it needs more than Node and npm:"]),
-  ...left.map(({ name, needs }) => `  npm run ${`test:${name}`.padEnd(12)} ${needs}`),
+  ...left.map(({ script, needs }) => `  npm run ${script.padEnd(18)} ${needs}`),
   ...(turboFailed === 1 ? ["turbo failed although no test did: see above"] : []),
   "",
   `${passed} passed, ${failed + turboFailed} failed`,

@@ -1,6 +1,5 @@
 /** What the tests of every workspace came to: read from the reports that vitest wrote, never from what it printed. */
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 
 /** The part of vitest's JSON report that is read here. */
 export interface VitestReport {
@@ -16,15 +15,10 @@ export interface VitestReport {
   }[];
 }
 
-/** Where vitest.config.ts puts a workspace's report. */
-export function reportPath(folder: string): string {
-  return join(folder, ".test-results", "results.json");
-}
-
 /** Null when the report is absent or cut short: {@link rowOf} turns that into a failure. */
-export function readReport(folder: string): VitestReport | null {
+export function readReport(path: string): VitestReport | null {
   try {
-    return JSON.parse(readFileSync(reportPath(folder), "utf8")) as VitestReport;
+    return JSON.parse(readFileSync(path, "utf8")) as VitestReport;
   } catch {
     return null;
   }

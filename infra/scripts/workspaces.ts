@@ -1,16 +1,17 @@
-/** The workspaces of the tree and their test files. */
+/** The workspaces of the tree and the test files that `npm test` runs. */
 import { globSync, readFileSync } from "node:fs";
-import { join, matchesGlob } from "node:path";
-import { SUITES } from "./suites.ts";
+import { join } from "node:path";
 
 /** One workspace of the root package.json. */
 export interface Workspace {
   /** Relative to the root, with forward slashes. */
   readonly folder: string;
   readonly name: string;
-  /** Without those of the suites that need servers. */
   readonly testFiles: readonly string[];
 }
+
+/** Folders of test/ that need more than Node and npm: commands of their own run them (run-suite.ts). */
+const SERVER_SUITES: ReadonlySet<string> = new Set(["integration", "kill", "load", "traces"]);
 
 /** Every workspace of a tree, sorted by folder. Throws when a package.json cannot be read. */
 export function readWorkspaces(root: string): Workspace[] {
@@ -26,10 +27,8 @@ export function readWorkspaces(root: string): Workspace[] {
       name: readPackage(join(root, folder)).name,
       testFiles: globSync("**/*.test.ts", {
         cwd: join(root, folder),
-        exclude: (name) => name === "node_modules",
-      })
-        .filter((path) => !SUITES.some(({ include }) => include.some((pattern) => matchesGlob(path, pattern))))
-        .sort(),
+        exclude: (name) => name === "node_modules" || SERVER_SUITES.has(name),
+      }).sort(),
     }));
 }
 

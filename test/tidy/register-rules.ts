@@ -89,7 +89,9 @@ export function guaranteesWithoutTest(tree: Tree): string[] {
     ...[...promised]
       .filter((guarantee) => !titles.some((title) => title.guarantee === guarantee))
       .map((guarantee) => `${GUARANTEES} has ${guarantee}, which no test holds`),
-    ...(withListedTests(tree) === document ? [] : [`${GUARANTEES} lists other tests than there are: npm run guarantees`]),
+    ...(withListedTests(tree) === document
+      ? []
+      : [`${GUARANTEES} lists other tests than there are: npm run guarantees`]),
   ];
 }
 

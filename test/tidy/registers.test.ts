@@ -26,7 +26,8 @@ judge("error codes and their rows", errorCodesWithoutRow, {
 
 judge("guarantees and their tests", guaranteesWithoutTest, {
   broken: {
-    "docs/guarantees.md": "# Guarantees\n\n## G1 Kept\n\nTests:\n\n- `test/e2e/gone.test.ts`\n\n## G2 Held by nothing\n\nTests:\n\n",
+    "docs/guarantees.md":
+      "# Guarantees\n\n## G1 Kept\n\nTests:\n\n- `test/e2e/gone.test.ts`\n\n## G2 Held by nothing\n\nTests:\n\n",
     "packages/x/src/a.test.ts": 'test("G1 holds", () => {});\n',
     "packages/x/src/b.test.ts": 'describe("G1: also", () => {});\ntest.each([1])(\n  "G1 G7 of nowhere", () => {});\n',
   },
@@ -37,7 +38,8 @@ judge("guarantees and their tests", guaranteesWithoutTest, {
   ],
   kept: {
     "docs/guarantees.md": "## G1 Kept\n\nTests:\n\n- `packages/testkit/src/suite.ts`\n- `packages/x/src/a.test.ts`\n",
-    "packages/x/src/a.test.ts": 'test("G1 holds", () => {});\ntest("no number", () => {});\n// test("G9 in a comment")\n',
+    "packages/x/src/a.test.ts":
+      'test("G1 holds", () => {});\ntest("no number", () => {});\n// test("G9 in a comment")\n',
     "packages/testkit/src/suite.ts": "export function suite() { it(`G1 ${name}`, () => {}); }\n",
   },
 });

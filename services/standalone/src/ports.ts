@@ -97,14 +97,13 @@ async function openLog(config: StandaloneConfig, logger: Logger): Promise<Opened
     });
   }
   const brokers = config.KAFKA_BROKERS.split(",").map((broker) => broker.trim());
-  const topic = { brokers, topic: config.KAFKA_TOPIC, partitionCount: config.LOG_PARTITIONS };
+  const topic = { brokers, clientId: "tallyhouse", topic: config.KAFKA_TOPIC, partitionCount: config.LOG_PARTITIONS };
   await ensureTopic(topic);
   // One process owns every partition: a private group with a fixed assignment rejoins in seconds after a kill.
   return openKafkaLog({
     ...topic,
     ownership: "fixed",
     groupId: "tallyhouse-standalone",
-    clientId: "tallyhouse",
     clock: systemClock,
     logger,
   });

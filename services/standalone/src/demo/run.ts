@@ -77,7 +77,7 @@ export async function runDemo(options: DemoOptions): Promise<0 | 1> {
     await standalone.stop();
     const brokers = env["KAFKA_BROKERS"];
     if (brokers !== undefined && env["KAFKA_TOPIC"] === topic)
-      await deleteTopic({ brokers: brokers.split(","), topic });
+      await deleteTopic({ brokers: brokers.split(","), clientId: "tallyhouse-demo", topic });
     rmSync(folder, { recursive: true, force: true });
   }
 
