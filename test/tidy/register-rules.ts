@@ -58,15 +58,14 @@ function titlesOf(tree: Tree): GuaranteeTitle[] {
  */
 export function withListedTests(tree: Tree): string {
   const titles = titlesOf(tree);
-  return sectionsOf(tree.get(GUARANTEES) ?? "")
-    .map((section) => {
-      const guarantee = /^## (G\d+)/.exec(section)?.[1];
-      if (guarantee === undefined) return section;
-      const paths = new Set(titles.filter((title) => title.guarantee === guarantee).map(({ path }) => path));
-      const list = [...paths].sort().map((path) => `- \`${path}\`\n`);
-      return section.replace(/^Tests:\n\n(?:- .*\n)*/m, `Tests:\n\n${list.join("")}`);
-    })
-    .join("");
+  const sections = sectionsOf(tree.get(GUARANTEES) ?? "").map((section) => {
+    const guarantee = /^## (G\d+)/.exec(section)?.[1];
+    if (guarantee === undefined) return section.trimEnd();
+    const paths = new Set(titles.filter((title) => title.guarantee === guarantee).map(({ path }) => path));
+    const list = [...paths].sort().map((path) => `- \`${path}\`\n`);
+    return section.replace(/^Tests:\n\n?(?:- .*\n)*/m, `Tests:\n\n${list.join("")}`).trimEnd();
+  });
+  return `${sections.join("\n\n")}\n`;
 }
 
 function sectionsOf(document: string): string[] {

@@ -83,8 +83,11 @@ export function unreasonedSuppressions(tree: Tree): string[] {
   ]);
 }
 
-/** Where a program may look at its process: the outermost file of a command, tools and tests. */
-const MAY_SEE_PROCESS = /(?:^|\/)(?:main|command-line)\.ts$|^(?:infra|test)\/|\/bin\/|\.test\.ts$|^vitest\.config\.ts$/;
+/** Where a program may look at its process: the outermost file of a command, tools, tests and the programs that tests start. */
+const MAY_SEE_PROCESS =
+  /(?:^|\/)(?:main|command-line)\.ts$|^(?:infra|test)\/|\/bin\/|\.test\.ts$|\.fixture\.ts$|\/fixtures\/|^vitest\.config\.ts$/;
+/** What a process was given, and what ends or speaks for it. Questions to the system, such as memory in use, are no such thing. */
+const PROCESS = /(?<![\w$.])process\s*(?:\.\s*(?:env|argv|exit|exitCode|cwd|chdir|on|once|stdin|stdout|stderr)\b|\[)/g;
 
 /** The environment and the process reach everything else as arguments. */
 export function processOutsideMain(tree: Tree): string[] {
@@ -92,11 +95,7 @@ export function processOutsideMain(tree: Tree): string[] {
     .filter(({ path }) => !MAY_SEE_PROCESS.test(path))
     .flatMap((file) => [
       ...problemsOf({ path: file.path, text: codeOf(file.text) }, /from "(?:node:)?process"/g, () => "imports process"),
-      ...problemsOf(
-        { path: file.path, text: bareCodeOf(file.text) },
-        /(?<![\w$.])process\s*[.[]/g,
-        () => "uses process",
-      ),
+      ...problemsOf({ path: file.path, text: bareCodeOf(file.text) }, PROCESS, () => "uses process"),
     ]);
 }
 

@@ -88,6 +88,8 @@ judge("process only at the edge", processOutsideMain, {
     "services/x/src/command-line.ts": "process.env\n",
     "packages/x/src/a.ts": '// process.env\nconst text = "process.env"; this.process.run();\n',
     "infra/local/x.ts": "process.env\n",
+    "packages/x/src/fixtures/killed.ts": "process.exit(1);\n",
+    "packages/x/src/lock.ts": "process.kill(holder, 0); process.memoryUsage();\n",
   },
 });
 
