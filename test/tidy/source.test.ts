@@ -93,19 +93,26 @@ judge("process only at the edge", processOutsideMain, {
   },
 });
 
-judge("imports of adapters and of the testkit", importsOutOfPlace, {
+judge("imports of adapters, the testkit, the emulator and test code", importsOutOfPlace, {
   broken: {
-    "services/x/src/fold.ts": 'import { open } from "@tallyhouse/eventlog";\n',
+    "services/x/src/fold.ts":
+      'import { open } from "@tallyhouse/eventlog";\nimport { drive } from "./testing/drive.ts";\n',
+    "services/x/src/ports.ts": 'import { start } from "@tallyhouse/stripe-emulator";\n',
     "packages/x/src/a.ts": 'import { until } from "@tallyhouse/testkit";\n',
   },
   problems: [
     "services/x/src/fold.ts:1 imports the adapter eventlog: only main.ts and ports.ts may",
-    "packages/x/src/a.ts:1 imports the testkit: only tests may",
+    "services/x/src/fold.ts:2 imports ./testing/drive.ts: only tests may",
+    "services/x/src/ports.ts:1 imports @tallyhouse/stripe-emulator: only tests may",
+    "packages/x/src/a.ts:1 imports @tallyhouse/testkit: only tests may",
   ],
   kept: {
     "services/x/src/ports.ts": 'import { open } from "@tallyhouse/eventlog";\n',
     "services/x/src/fold.test.ts": 'import { until } from "@tallyhouse/testkit";\n',
+    "services/x/src/testing/drive.ts": 'import { start } from "@tallyhouse/stripe-emulator";\n',
+    "services/x/src/test-support.ts": 'import { open } from "@tallyhouse/eventlog";\n',
     "services/x/src/fold.ts": 'import type { EventLog } from "@tallyhouse/domain";\n',
+    "services/standalone/src/app.ts": 'import { start } from "@tallyhouse/stripe-emulator";\n',
   },
 });
 
