@@ -2,34 +2,26 @@
  * `npm test`: the tests of every workspace that has some, through turbo (unchanged workspaces come from its cache), then a
  * table of what ran. Needs Node and npm only. Ends with `N passed, N failed`; exit code 1 when anything failed or did not run.
  */
-import { readFileSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { repositoryRoot, runCommand } from "./run-command.ts";
-import { type ReportRow, rowOf, tableOf, type VitestReport } from "./test-report.ts";
+import { readReport, type ReportRow, rowOf, tableOf } from "./test-report.ts";
 import { readScriptNames, readWorkspaces } from "./workspaces.ts";
 
 /** Two workspaces at a time: each runs its own pool of processes, and the engine inside one takes several hundred MB. */
 const WORKSPACES_AT_ONCE = 2;
 
-/** Suites that `npm test` leaves out, because they need more than Node and npm. Shown only once they exist. */
-const NEEDS_SERVERS: readonly { readonly script: string; readonly needs: string }[] = [
-  { script: "test:kafka", needs: "Apache Kafka: starts one on this machine (Java 17, Maven artifacts)" },
-  { script: "test:traces", needs: "the real traces in TRACES_DIR, and Apache Kafka" },
-  { script: "test:kill", needs: "a few minutes: kills standalone under load, again and again" },
-  { script: "test:integration", needs: "every real server" },
+/** What `npm test` leaves out, because it needs more than Node and npm. Shown once the command exists. */
+const NEEDS_MORE: readonly { readonly script: string; readonly needs: string }[] = [
+  { script: "test:kafka", needs: "a real Apache Kafka: starts one on this machine (Java 17; Maven, the first time)" },
+  { script: "test:traces", needs: "the real traces in TRACES_DIR" },
+  { script: "test:traces:kafka", needs: "both" },
+  { script: "test:kill", needs: "python3 and some minutes: kills standalone under load and recounts" },
 ];
 
 function reportPath(folder: string): string {
   return join(repositoryRoot, folder, ".test-results", "results.json");
-}
-
-function readReport(folder: string): VitestReport | null {
-  try {
-    return JSON.parse(readFileSync(reportPath(folder), "utf8")) as VitestReport;
-  } catch {
-    return null; // Absent or cut short: rowOf turns it into a failure.
-  }
 }
 
 const tested = readWorkspaces(repositoryRoot).filter((workspace) => workspace.testFiles.length > 0);
@@ -54,7 +46,7 @@ const run = await runCommand(
 );
 
 const rows: ReportRow[] = tested.map(({ folder, testFiles }) =>
-  rowOf({ workspace: folder, testFileCount: testFiles.length, report: readReport(folder) }),
+  rowOf({ workspace: folder, testFileCount: testFiles.length, report: readReport(reportPath(folder)) }),
 );
 const passed = rows.reduce((sum, row) => sum + row.passed, 0);
 const failed = rows.reduce((sum, row) => sum + row.failed, 0);
@@ -62,7 +54,7 @@ const failed = rows.reduce((sum, row) => sum + row.failed, 0);
 const turboFailed = run.exitCode !== 0 && failed === 0 ? 1 : 0;
 
 const scripts = new Set(readScriptNames(repositoryRoot));
-const left = NEEDS_SERVERS.filter(({ script }) => scripts.has(script));
+const left = NEEDS_MORE.filter(({ script }) => scripts.has(script));
 const lines = [
   "",
   ...tableOf(rows),

@@ -1,4 +1,5 @@
 /** What the tests of every workspace came to: read from the reports that vitest wrote, never from what it printed. */
+import { readFileSync } from "node:fs";
 
 /** The part of vitest's JSON report that is read here. */
 export interface VitestReport {
@@ -12,6 +13,15 @@ export interface VitestReport {
     readonly endTime: number;
     readonly assertionResults: readonly { readonly status: string }[];
   }[];
+}
+
+/** Null when the report is absent or cut short: {@link rowOf} turns that into a failure. */
+export function readReport(path: string): VitestReport | null {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as VitestReport;
+  } catch {
+    return null;
+  }
 }
 
 /** One line of the closing table. `problem` is null when the workspace is as it should be. */

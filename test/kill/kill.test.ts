@@ -53,7 +53,7 @@ test(
         const lifeMs = random() * LIFE_MAX_MS;
         const acknowledgedBefore = client.acknowledged.size;
         const load = client.run(child.signal);
-        // The moment of the kill is the random choice under test, not a wait for a condition.
+        // time passes here: the moment of the kill is the random choice under test, not a condition.
         await pause(lifeMs);
         await child.kill();
         await load;
@@ -147,6 +147,7 @@ function createClient(input: { url: string; events: readonly DemoEvent[] }) {
       const lane = async (): Promise<void> => {
         while (!signal.aborted && next < input.events.length) {
           if ((await fetch(`${input.url}/readyz`, { signal }).catch(() => null))?.ok !== true) {
+            // time passes here: the client polls readiness, as a client outside would.
             await pause(25, signal);
             continue;
           }

@@ -1,10 +1,13 @@
+import { expect, test } from "vitest";
 import { judge } from "./judge.ts";
 import {
   environmentDrift,
   errorCodesWithoutRow,
   guaranteesWithoutTest,
   undocumentedVariables,
+  withListedTests,
 } from "./register-rules.ts";
+import { treeOf } from "./tree.ts";
 
 const codes =
   'export const ERROR_CODES = [\n  "LOG_GAP",\n] as const;\nexport const PROBLEM_CODES = ["BODY_INVALID"] as const;\n';
@@ -24,22 +27,31 @@ judge("error codes and their rows", errorCodesWithoutRow, {
 judge("guarantees and their tests", guaranteesWithoutTest, {
   broken: {
     "docs/guarantees.md":
-      "# Guarantees\n\n## G1 Kept\n- `packages/x/src/a.test.ts`\n- `test/e2e/gone.test.ts`\n\n## G2 Held by nothing\n",
+      "# Guarantees\n\n## G1 Kept\n\nTests:\n\n- `test/e2e/gone.test.ts`\n\n## G2 Held by nothing\n\nTests:\n\n",
     "packages/x/src/a.test.ts": 'test("G1 holds", () => {});\n',
-    "packages/x/src/b.test.ts": 'describe("G1: also", () => {});\ntest.each([1])(\n  "G7 of nowhere", () => {});\n',
+    "packages/x/src/b.test.ts": 'describe("G1: also", () => {});\ntest.each([1])(\n  "G1 G7 of nowhere", () => {});\n',
   },
   problems: [
     "packages/x/src/b.test.ts:2 tests G7, which docs/guarantees.md does not have",
-    "docs/guarantees.md leaves packages/x/src/b.test.ts out of G1",
-    "docs/guarantees.md lists test/e2e/gone.test.ts, which has no test of G1",
     "docs/guarantees.md has G2, which no test holds",
+    "docs/guarantees.md lists other tests than there are: npm run guarantees",
   ],
   kept: {
-    "docs/guarantees.md": "## G1 Kept\n- `packages/x/src/a.test.ts`\n- `packages/testkit/src/suite.ts`\n",
+    "docs/guarantees.md": "## G1 Kept\n\nTests:\n\n- `packages/testkit/src/suite.ts`\n- `packages/x/src/a.test.ts`\n",
     "packages/x/src/a.test.ts":
       'test("G1 holds", () => {});\ntest("no number", () => {});\n// test("G9 in a comment")\n',
     "packages/testkit/src/suite.ts": "export function suite() { it(`G1 ${name}`, () => {}); }\n",
   },
+});
+
+test("the lists of tests are rewritten, the rest of the document stays", () => {
+  const tree = treeOf({
+    "docs/guarantees.md": "# Guarantees\n\n## G1 Kept\n\nWhy.\n\nTests:\n\n- `gone.test.ts`\n\nAfter.\n",
+    "packages/x/src/a.test.ts": 'test("G1 holds", () => {});\n',
+  });
+  expect(withListedTests(tree)).toBe(
+    "# Guarantees\n\n## G1 Kept\n\nWhy.\n\nTests:\n\n- `packages/x/src/a.test.ts`\n\nAfter.\n",
+  );
 });
 
 const schema =

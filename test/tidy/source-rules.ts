@@ -1,20 +1,19 @@
 /** Rules of source text that lint cannot see. */
 import { basename } from "node:path/posix";
 import { bareCodeOf, codeOf, commentsOf } from "./source-text.ts";
-import { filesOf, lineAt, problemsOf, type Tree } from "./tree.ts";
+import { filesOf, lineAt, problemsOf, TEST_CODE, type Tree } from "./tree.ts";
 
 const SOURCE = /\.(?:ts|mjs)$/;
-const TEST = /\.test\.ts$/;
 const PRODUCT = /^(?:packages|services)\/[^/]+\/src\/.*\.ts$/;
 
 function productFiles(tree: Tree): { path: string; text: string; lines: string[] }[] {
-  return filesOf(tree, PRODUCT).filter(({ path }) => !TEST.test(path));
+  return filesOf(tree, PRODUCT).filter(({ path }) => !TEST_CODE.test(path));
 }
 
 /** Words that say nothing without a unit. */
 const BARE = "(?:timeout|size|delay|interval|duration|age|horizon|lag|ttl)";
 const DECLARATION = new RegExp(
-  String.raw`(?<![\w$.])(${BARE})(?:\??\s*:\s*(?:number|bigint|z\.)|\s*=(?![=>]))|` +
+  String.raw`(?<![\w$.])(${BARE})(?:\??\s*:\s*(?:number|bigint|z\.))|` +
     String.raw`(?<![\w$])[a-z]\w*(${BARE.replaceAll(/(?<=[(|])[a-z]/g, (letter) => (letter === ":" ? letter : letter.toUpperCase()))})` +
     String.raw`\??\s*:\s*(?:number|bigint|z\.)`,
   "g",
@@ -83,38 +82,43 @@ export function unreasonedSuppressions(tree: Tree): string[] {
   ]);
 }
 
-/** Where a program may look at its process: the outermost file of a command, tools and tests. */
-const MAY_SEE_PROCESS = /(?:^|\/)(?:main|command-line)\.ts$|^(?:infra|test)\/|\/bin\/|\.test\.ts$|^vitest\.config\.ts$/;
+/** Where a program may look at its process: the outermost file of a command, tools, tests and the programs that tests start. */
+const MAY_SEE_PROCESS = /(?:^|\/)(?:main|command-line)\.ts$|^(?:infra|test)\/|\/bin\/|^vitest\.config\.ts$/;
+/** What a process was given, and what ends or speaks for it. Questions to the system, such as memory in use, are no such thing. */
+const PROCESS = /(?<![\w$.])process\s*(?:\.\s*(?:env|argv|exit|exitCode|cwd|chdir|on|once|stdin|stdout|stderr)\b|\[)/g;
 
 /** The environment and the process reach everything else as arguments. */
 export function processOutsideMain(tree: Tree): string[] {
   return filesOf(tree, SOURCE)
-    .filter(({ path }) => !MAY_SEE_PROCESS.test(path))
+    .filter(({ path }) => !MAY_SEE_PROCESS.test(path) && !TEST_CODE.test(path))
     .flatMap((file) => [
       ...problemsOf({ path: file.path, text: codeOf(file.text) }, /from "(?:node:)?process"/g, () => "imports process"),
-      ...problemsOf(
-        { path: file.path, text: bareCodeOf(file.text) },
-        /(?<![\w$.])process\s*[.[]/g,
-        () => "uses process",
-      ),
+      ...problemsOf({ path: file.path, text: bareCodeOf(file.text) }, PROCESS, () => "uses process"),
     ]);
 }
 
 /** The only files of a service that name an adapter. */
-const MAY_OPEN_ADAPTERS = /\/(?:main|ports)\.ts$|\.test\.ts$/;
-const ADAPTER = /from "@tallyhouse\/(eventlog|clickhouse|postgres|limits)"/g;
-const TESTKIT = /from "@tallyhouse\/testkit"/g;
+const MAY_OPEN_ADAPTERS = /\/(?:main|ports)\.ts$/;
+const ADAPTER = /\bfrom "@tallyhouse\/(eventlog|clickhouse|postgres|limits)"/g;
+const FOR_TESTS =
+  /\b(?:from|import\() ?"(@tallyhouse\/(?:testkit|stripe-emulator)|[^"]*(?:\/testing\/|\/fixtures\/|\/test-|\.fixture)[^"]*)"/g;
 
-/** What turbo's tags are too coarse for: adapters only in ports.ts, the testkit only in tests. */
+/** What turbo's tags are too coarse for: adapters only in ports.ts; the testkit, the emulator and test code only in tests. */
 export function importsOutOfPlace(tree: Tree): string[] {
-  const adapters = filesOf(tree, /^services\/.*\.ts$/).filter(({ path }) => !MAY_OPEN_ADAPTERS.test(path));
-  const testkit = filesOf(tree, /^(?:services|packages)\/.*\.ts$/).filter(({ path }) => !TEST.test(path));
-  return [
-    ...adapters.flatMap((file) =>
-      problemsOf(file, ADAPTER, ([, name]) => `imports the adapter ${name}: only main.ts and ports.ts may`),
-    ),
-    ...testkit.flatMap((file) => problemsOf(file, TESTKIT, () => "imports the testkit: only tests may")),
-  ];
+  return productFiles(tree).flatMap((file) => {
+    const isService = file.path.startsWith("services/");
+    const isComposer = file.path.startsWith("services/standalone/");
+    return [
+      ...problemsOf(file, ADAPTER, ([, name]) =>
+        isService && !MAY_OPEN_ADAPTERS.test(file.path)
+          ? `imports the adapter ${name}: only main.ts and ports.ts may`
+          : null,
+      ),
+      ...problemsOf(file, FOR_TESTS, ([, name = ""]) =>
+        isComposer && name.endsWith("/stripe-emulator") ? null : `imports ${name}: only tests may`,
+      ),
+    ];
+  });
 }
 
 const MAIN_LINES_MAX = 40;

@@ -12,20 +12,19 @@ import {
 judge("units at the end of names", bareUnits, {
   broken: {
     "packages/x/src/a.ts":
-      "interface A {\n  timeout: number;\n  readonly batchSize?: number;\n}\nconst delay = 5;\nf((interval: number) => 1);\n",
+      "interface A {\n  timeout: number;\n  readonly batchSize?: number;\n}\nf((interval: number) => 1);\n",
     "services/x/src/config.ts": "z.object({ size: z.int() })\n",
   },
   problems: [
     "packages/x/src/a.ts:2 declares timeout without a unit (timeoutMs, timeoutBytes …)",
     "packages/x/src/a.ts:3 declares batchSize without a unit (batchSizeMs, batchSizeBytes …)",
-    "packages/x/src/a.ts:5 declares delay without a unit (delayMs, delayBytes …)",
-    "packages/x/src/a.ts:6 declares interval without a unit (intervalMs, intervalBytes …)",
+    "packages/x/src/a.ts:5 declares interval without a unit (intervalMs, intervalBytes …)",
     "services/x/src/config.ts:1 declares size without a unit (sizeMs, sizeBytes …)",
   ],
   kept: {
     "packages/x/src/a.ts":
       "interface A { timeoutMs: number; batchSizeEvents: number; message: string; usage: number }\n" +
-      "// timeout: number\nclient({ timeout: 20_000, maxAge: limits.x }); if (map.size === 0) f(map.size);\n",
+      "// timeout: number\nclient({ timeout: 20_000, maxAge: limits.x }); const size = 3; if (map.size === 0) f(map.size);\n",
     "packages/x/src/a.test.ts": "const timeout = 5;\n",
   },
 });
@@ -89,22 +88,31 @@ judge("process only at the edge", processOutsideMain, {
     "services/x/src/command-line.ts": "process.env\n",
     "packages/x/src/a.ts": '// process.env\nconst text = "process.env"; this.process.run();\n',
     "infra/local/x.ts": "process.env\n",
+    "packages/x/src/fixtures/killed.ts": "process.exit(1);\n",
+    "packages/x/src/lock.ts": "process.kill(holder, 0); process.memoryUsage();\n",
   },
 });
 
-judge("imports of adapters and of the testkit", importsOutOfPlace, {
+judge("imports of adapters, the testkit, the emulator and test code", importsOutOfPlace, {
   broken: {
-    "services/x/src/fold.ts": 'import { open } from "@tallyhouse/eventlog";\n',
+    "services/x/src/fold.ts":
+      'import { open } from "@tallyhouse/eventlog";\nimport { drive } from "./testing/drive.ts";\n',
+    "services/x/src/ports.ts": 'import { start } from "@tallyhouse/stripe-emulator";\n',
     "packages/x/src/a.ts": 'import { until } from "@tallyhouse/testkit";\n',
   },
   problems: [
     "services/x/src/fold.ts:1 imports the adapter eventlog: only main.ts and ports.ts may",
-    "packages/x/src/a.ts:1 imports the testkit: only tests may",
+    "services/x/src/fold.ts:2 imports ./testing/drive.ts: only tests may",
+    "services/x/src/ports.ts:1 imports @tallyhouse/stripe-emulator: only tests may",
+    "packages/x/src/a.ts:1 imports @tallyhouse/testkit: only tests may",
   ],
   kept: {
     "services/x/src/ports.ts": 'import { open } from "@tallyhouse/eventlog";\n',
     "services/x/src/fold.test.ts": 'import { until } from "@tallyhouse/testkit";\n',
+    "services/x/src/testing/drive.ts": 'import { start } from "@tallyhouse/stripe-emulator";\n',
+    "services/x/src/test-support.ts": 'import { open } from "@tallyhouse/eventlog";\n',
     "services/x/src/fold.ts": 'import type { EventLog } from "@tallyhouse/domain";\n',
+    "services/standalone/src/app.ts": 'import { start } from "@tallyhouse/stripe-emulator";\n',
   },
 });
 

@@ -1,11 +1,11 @@
 /** Tests that cannot fail, do not run or wait for time instead of a condition. */
 import { bareCodeOf, commentsOf, liveMatches } from "./source-text.ts";
-import { filesOf, lineAt, problemsOf, type Tree } from "./tree.ts";
+import { filesOf, lineAt, problemsOf, TEST_CODE, type Tree } from "./tree.ts";
 
-const TESTS = /\.test\.ts$|^test\/.*\.ts$|^packages\/testkit\/src\/.*\.ts$/;
+const TESTS = /^(?:test|packages\/testkit\/src)\/.*\.ts$/;
 
 function testFiles(tree: Tree): { path: string; text: string; lines: string[] }[] {
-  return filesOf(tree, TESTS);
+  return filesOf(tree, /\.ts$/).filter(({ path }) => TESTS.test(path) || TEST_CODE.test(path));
 }
 
 const NOT_RUN =
@@ -23,7 +23,7 @@ export function testsNotRun(tree: Tree): string[] {
 }
 
 const SLEEP =
-  /\bawait\s+(?:sleep|delay|wait|pause|setTimeout)\(|\bsetTimeout\((?!(?:[^()]|\([^()]*\))*,\s*0\s*\))|\bfrom "node:timers\/promises"/g;
+  /\bawait\s+(?:sleep|delay|wait|pause|setTimeout)\(|\bsetTimeout\((?!(?:[^()]|\([^()]*\))*,\s*0\s*\))|\bimport \{[^}]*\bsetTimeout\b[^}]*\} from "node:timers\/promises"/g;
 /** A random moment is not a condition that could be waited for. */
 const ALLOWED = /\btime passes here: \S.{9,}/;
 

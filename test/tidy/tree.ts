@@ -8,10 +8,14 @@ export type Tree = ReadonlyMap<string, string>;
 /** What a rule found: `path:line what is wrong`, or `path what is wrong`. Empty when the tree keeps the rule. */
 export type Rule = (tree: Tree) => string[];
 
-const ROOT = join(import.meta.dirname, "..", "..");
+/** The repository. */
+export const ROOT = join(import.meta.dirname, "..", "..");
 
 /** Files whose bytes are no text, or that others write for us. */
 const UNREAD = /\.(png|ico|woff2|zip|gz|csv)$|^package-lock\.json$|^services\/stripe-emulator\/api\//;
+
+/** Tests, what they share and the programs they start: none of it is a part of the product. */
+export const TEST_CODE = /\.test\.ts$|\.fixture\.ts$|\/(?:testing|fixtures)\/|\/test-[a-z-]+\.ts$/;
 
 /** Every text file that is not ignored, from the disk and not from git: an unpacked archive is judged like a clone. */
 export function readRepository(): Tree {

@@ -5,7 +5,6 @@ import { AggregatorConfigSchema, buildAggregator } from "@tallyhouse/aggregator"
 import { buildConsole, ConsoleConfigSchema } from "@tallyhouse/console";
 import { modeOfServiceToken, type Mode, type StreamIdentity, TallyhouseError } from "@tallyhouse/domain";
 import { buildGateway, GatewayConfigSchema } from "@tallyhouse/gateway";
-import { generateServiceToken } from "@tallyhouse/postgres";
 import { buildReporter, ReporterConfigSchema } from "@tallyhouse/reporter";
 import {
   aborted,
@@ -20,7 +19,7 @@ import {
 import { startStripeEmulator, type StripeEmulator } from "@tallyhouse/stripe-emulator";
 import { type StandaloneConfig, StandaloneConfigSchema } from "./config.ts";
 import { isBegun, markBegun, readOperatorKey, writeOperatorKey } from "./data-folder.ts";
-import { openPorts, type StandalonePorts } from "./ports.ts";
+import { generateServiceToken, openPorts, type StandalonePorts } from "./ports.ts";
 
 export { readOperatorKey } from "./data-folder.ts";
 

@@ -14,6 +14,10 @@ import { type Clock, type Logger, systemClock } from "@tallyhouse/runtime";
 import type { StandaloneConfig } from "./config.ts";
 import { type FolderSecrets, openSecrets, pinStream } from "./data-folder.ts";
 
+// Other files of this service take them from here: only this one names adapters.
+export { deleteTopic } from "@tallyhouse/eventlog";
+export { generateServiceToken } from "@tallyhouse/postgres";
+
 /** Everything below the services, opened and migrated. */
 export interface StandalonePorts {
   readonly log: EventLog;
