@@ -1,4 +1,5 @@
 import { TallyhouseError } from "@tallyhouse/domain";
+import type { Logger } from "@tallyhouse/runtime";
 import kafkajs, { type Kafka } from "kafkajs";
 import { mendKafkajs } from "./kafkajs-mends.ts";
 
@@ -9,18 +10,12 @@ const CONNECTION_TIMEOUT_MS = 3_000;
 const REQUEST_TIMEOUT_MS = 10_000;
 const LOCAL_HOSTS = new Set(["localhost", "127.0.0.1", "[::1]"]);
 
-/** Where warnings go; a subset of the runtime's logger. */
-export interface KafkaLogger {
-  warn(message: string, fields?: Readonly<Record<string, unknown>>): void;
-  error(message: string, fields?: Readonly<Record<string, unknown>>): void;
-}
-
 /** How to reach a cluster. */
 export interface KafkaClientOptions {
   /** `host:port`, at least one. */
   readonly brokers: readonly string[];
   readonly clientId: string;
-  readonly logger?: KafkaLogger;
+  readonly logger?: Logger;
 }
 
 /**
@@ -41,8 +36,8 @@ export function createKafka({ brokers, clientId, logger }: KafkaClientOptions): 
     logLevel: logger === undefined ? logLevel.NOTHING : logLevel.WARN,
     logCreator: () => (entry) => {
       const { message, ...fields } = entry.log;
-      if (entry.level === logLevel.ERROR) logger?.error(`kafkajs: ${message}`, fields);
-      else logger?.warn(`kafkajs: ${message}`, fields);
+      if (entry.level === logLevel.ERROR) logger?.error(fields, `kafkajs: ${message}`);
+      else logger?.warn(fields, `kafkajs: ${message}`);
     },
   });
 }

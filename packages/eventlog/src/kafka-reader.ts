@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type LogBounds, type LogSubscriber, TallyhouseError } from "@tallyhouse/domain";
+import type { Logger } from "@tallyhouse/runtime";
 import type { Consumer, EachBatchPayload, Kafka } from "kafkajs";
 import { FIXED_ASSIGNER } from "./kafka-assigner.ts";
-import { KAFKA_RETRY, type KafkaLogger, unavailable } from "./kafka-client.ts";
+import { KAFKA_RETRY, unavailable } from "./kafka-client.ts";
 import { markerRange, toEntries } from "./kafka-entries.ts";
 import { KafkaFeed } from "./kafka-feed.ts";
 import { ConsumerWatchdog, type PartitionLag } from "./kafka-watchdog.ts";
@@ -35,7 +36,7 @@ export interface KafkaReaderInput {
   readonly allBounds: () => Promise<ReadonlyMap<number, LogBounds>>;
   /** Called once or more; the first cause counts. */
   readonly fail: (error: unknown) => void;
-  readonly logger: KafkaLogger | undefined;
+  readonly logger: Logger | undefined;
 }
 
 /**
@@ -106,7 +107,7 @@ export class KafkaReader {
         return;
       } catch (error) {
         if (attempt === JOIN_ATTEMPTS || this.#hasFailed) throw error;
-        this.#input.logger?.warn("joining again", { topic: this.#input.topic, attempt, error });
+        this.#input.logger?.warn({ topic: this.#input.topic, attempt, err: error }, "joining again");
         await sleep(JOIN_PAUSE_MS);
       }
     }
@@ -151,7 +152,7 @@ export class KafkaReader {
         commits.map(([partition, offset]) => ({ topic, partition, offset: String(offset) })),
       );
     } catch (error) {
-      logger?.warn("the advisory commit failed; lag monitors are behind until the next", { topic, error });
+      logger?.warn({ topic, err: error }, "the advisory commit failed; lag monitors are behind until the next");
     }
   }
 
@@ -255,7 +256,7 @@ export class KafkaReader {
     if (isInside && count <= MISMATCHES_MAX) this.seek(partition, position);
     else if (isInside) this.#fail(gap(`cannot be fetched: ${count} answers began elsewhere`));
     else if (feed.hasArrived) this.#fail(gap(`left the bounds ${held.earliestOffset} to ${held.endOffset}`));
-    else logger?.error("a seek outside the bounds delivers nothing", { topic, partition, position, ...held });
+    else logger?.error({ topic, partition, position, ...held }, "a seek outside the bounds delivers nothing");
   }
 
   #watch(): void {
@@ -278,7 +279,7 @@ export class KafkaReader {
       if (this.#checks % LAG_CHECK_EVERY === 0) {
         const { logger, topic } = this.#input;
         // A broker that stays away is the fetch watchdog's case.
-        this.#noteLags().catch((error: unknown) => logger?.warn("the lag is unknown at the moment", { topic, error }));
+        this.#noteLags().catch((error: unknown) => logger?.warn({ topic, err: error }, "the lag is unknown at the moment"));
       }
       this.#armWatch();
     }, WATCH_EVERY_MS);

@@ -104,7 +104,6 @@ async function openLog(config: StandaloneConfig, logger: Logger): Promise<Opened
     ...topic,
     ownership: "fixed",
     groupId: "tallyhouse-standalone",
-    clock: systemClock,
     logger,
   });
 }
