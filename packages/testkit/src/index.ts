@@ -1,2 +1,3 @@
 export { meterVersion, quantity, usageEvent } from "./builders.ts";
+export { MemoryLog } from "./memory-log.ts";
 export { until } from "./until.ts";

@@ -1,0 +1,159 @@
+import {
+  assert,
+  type EventLog,
+  type LogBounds,
+  type LogEntry,
+  type LogRecord,
+  type LogSubscriber,
+} from "@tallyhouse/domain";
+
+interface MemoryPartition {
+  readonly entries: LogEntry[];
+  earliestOffset: number;
+  position: number | null;
+  /** Counts seeks, so that a batch in flight does not move the position after one. */
+  seeks: number;
+  isDelivering: boolean;
+}
+
+/**
+ * An event log in memory. By itself it delivers to its subscriber as the port says; with `isManual` only when
+ * {@link MemoryLog.deliver} is called, so that a test decides every interleaving.
+ */
+export class MemoryLog implements EventLog {
+  readonly name = "memory-log";
+  readonly partitionCount: number;
+  /** Every offset that was committed, newest last. */
+  readonly commits: ReadonlyMap<number, number>[] = [];
+  /** Rejects when the subscriber rejected a batch, as an adapter's `failed` does. */
+  readonly failed: Promise<never>;
+  readonly #fail: (error: unknown) => void;
+  readonly #clock: { now(): number };
+  readonly #isManual: boolean;
+  readonly #batchRecordsMax: number;
+  readonly #partitions: readonly MemoryPartition[];
+  #subscriber: LogSubscriber | null = null;
+  #owned: ReadonlySet<number> = new Set();
+
+  constructor(options: {
+    partitionCount: number;
+    clock: { now(): number };
+    isManual?: boolean;
+    batchRecordsMax?: number;
+  }) {
+    this.partitionCount = options.partitionCount;
+    this.#clock = options.clock;
+    this.#isManual = options.isManual ?? false;
+    this.#batchRecordsMax = options.batchRecordsMax ?? 100;
+    this.#partitions = Array.from({ length: options.partitionCount }, () => ({
+      entries: [],
+      earliestOffset: 0,
+      position: null,
+      seeks: 0,
+      isDelivering: false,
+    }));
+    const { promise, reject } = Promise.withResolvers<never>();
+    promise.catch(() => {}); // A test that never looks at it must not end with an unhandled rejection.
+    this.failed = promise;
+    this.#fail = reject;
+  }
+
+  async append(records: readonly LogRecord[]): Promise<void> {
+    for (const record of records) this.appendAt(this.#clock.now(), record);
+  }
+
+  /** Appends one record with this receivedAt, which may be smaller than the one before. Returns its offset. */
+  appendAt(receivedAt: number, record: LogRecord, options: { marker?: boolean } = {}): number {
+    const { entries } = this.#at(record.partition);
+    const { key, value, headers } = record;
+    const offset = entries.length;
+    entries.push({ offset, receivedAt, key, value, headers, marker: options.marker ?? false });
+    this.#wake(record.partition);
+    return offset;
+  }
+
+  async subscribe(subscriber: LogSubscriber): Promise<void> {
+    this.#subscriber = subscriber;
+    this.assign(this.#partitions.map((_, partition) => partition));
+  }
+
+  /** A new assignment: these partitions and no others. */
+  assign(partitions: readonly number[]): void {
+    this.#owned = new Set(partitions);
+    for (const partition of this.#partitions) partition.position = null;
+    this.#subscriber?.onAssigned(partitions);
+  }
+
+  seek(partition: number, offset: number): void {
+    if (!this.#owned.has(partition)) return;
+    const state = this.#at(partition);
+    state.position = offset;
+    state.seeks += 1;
+    this.#wake(partition);
+  }
+
+  async bounds(partition: number): Promise<LogBounds> {
+    const { earliestOffset, entries } = this.#at(partition);
+    return { earliestOffset, endOffset: entries.length };
+  }
+
+  async commitAdvisory(offsets: ReadonlyMap<number, number>): Promise<void> {
+    this.commits.push(offsets);
+  }
+
+  /** Delivers one batch of at most this many records where the partition stands; the number delivered. */
+  async deliver(partition: number, recordsMax = this.#batchRecordsMax): Promise<number> {
+    const state = this.#at(partition);
+    const { position, seeks } = state;
+    if (position === null || this.#subscriber === null || position < state.earliestOffset) return 0;
+    const batch = state.entries.slice(position, position + recordsMax);
+    if (batch.length === 0) return 0;
+    await this.#subscriber.onEntries(partition, batch);
+    if (state.seeks === seeks && state.position === position) state.position = position + batch.length;
+    return batch.length;
+  }
+
+  /** Everything ever appended to the partition, deleted records included. */
+  entries(partition: number): readonly LogEntry[] {
+    return this.#at(partition).entries;
+  }
+
+  /** Retention: records below the offset are gone. */
+  deleteBefore(partition: number, offset: number): void {
+    this.#at(partition).earliestOffset = offset;
+  }
+
+  /** Damage: the end of the partition is cut off, as by an unclean leader election. */
+  truncate(partition: number, endOffset: number): void {
+    this.#at(partition).entries.length = endOffset;
+  }
+
+  /** Delivers nothing any more. */
+  close(): void {
+    this.#subscriber = null;
+  }
+
+  #at(partition: number): MemoryPartition {
+    const state = this.#partitions[partition];
+    assert(state !== undefined, `no partition ${partition}`);
+    return state;
+  }
+
+  #wake(partition: number): void {
+    if (!this.#isManual) void this.#deliverAll(partition);
+  }
+
+  async #deliverAll(partition: number): Promise<void> {
+    const state = this.#at(partition);
+    if (state.isDelivering) return;
+    state.isDelivering = true;
+    try {
+      await Promise.resolve(); // The caller of seek or append goes on first.
+      while ((await this.deliver(partition)) > 0);
+    } catch (error) {
+      this.#fail(error);
+      this.close();
+    }
+    state.isDelivering = false;
+  }
+}
