@@ -7,9 +7,14 @@ import {
   type LogSubscriber,
 } from "@tallyhouse/domain";
 
-interface MemoryPartition {
+/** What all readers of one log share. */
+interface StoredPartition {
   readonly entries: LogEntry[];
   earliestOffset: number;
+}
+
+interface MemoryPartition {
+  readonly stored: StoredPartition;
   position: number | null;
   /** Counts seeks, so that a batch in flight does not move the position after one. */
   seeks: number;
@@ -40,14 +45,14 @@ export class MemoryLog implements EventLog {
     clock: { now(): number };
     isManual?: boolean;
     batchRecordsMax?: number;
+    stored?: readonly StoredPartition[];
   }) {
     this.partitionCount = options.partitionCount;
     this.#clock = options.clock;
     this.#isManual = options.isManual ?? false;
     this.#batchRecordsMax = options.batchRecordsMax ?? 100;
-    this.#partitions = Array.from({ length: options.partitionCount }, () => ({
-      entries: [],
-      earliestOffset: 0,
+    this.#partitions = Array.from({ length: options.partitionCount }, (_, partition) => ({
+      stored: options.stored?.[partition] ?? { entries: [], earliestOffset: 0 },
       position: null,
       seeks: 0,
       isDelivering: false,
@@ -64,7 +69,7 @@ export class MemoryLog implements EventLog {
 
   /** Appends one record with this receivedAt, which may be smaller than the one before. Returns its offset. */
   appendAt(receivedAt: number, record: LogRecord, options: { marker?: boolean } = {}): number {
-    const { entries } = this.#at(record.partition);
+    const { entries } = this.#at(record.partition).stored;
     const { key, value, headers } = record;
     const offset = entries.length;
     entries.push({ offset, receivedAt, key, value, headers, marker: options.marker ?? false });
@@ -93,7 +98,7 @@ export class MemoryLog implements EventLog {
   }
 
   async bounds(partition: number): Promise<LogBounds> {
-    const { earliestOffset, entries } = this.#at(partition);
+    const { earliestOffset, entries } = this.#at(partition).stored;
     return { earliestOffset, endOffset: entries.length };
   }
 
@@ -105,27 +110,37 @@ export class MemoryLog implements EventLog {
   async deliver(partition: number, recordsMax = this.#batchRecordsMax): Promise<number> {
     const state = this.#at(partition);
     const { position, seeks } = state;
-    if (position === null || this.#subscriber === null || position < state.earliestOffset) return 0;
-    const batch = state.entries.slice(position, position + recordsMax);
+    if (position === null || this.#subscriber === null || position < state.stored.earliestOffset) return 0;
+    const batch = state.stored.entries.slice(position, position + recordsMax);
     if (batch.length === 0) return 0;
     await this.#subscriber.onEntries(partition, batch);
     if (state.seeks === seeks && state.position === position) state.position = position + batch.length;
     return batch.length;
   }
 
+  /** A second reader of the same records, delivered by hand: another process, or one that should be dead. */
+  reader(): MemoryLog {
+    return new MemoryLog({
+      partitionCount: this.partitionCount,
+      clock: this.#clock,
+      isManual: true,
+      stored: this.#partitions.map(({ stored }) => stored),
+    });
+  }
+
   /** Everything ever appended to the partition, deleted records included. */
   entries(partition: number): readonly LogEntry[] {
-    return this.#at(partition).entries;
+    return this.#at(partition).stored.entries;
   }
 
   /** Retention: records below the offset are gone. */
   deleteBefore(partition: number, offset: number): void {
-    this.#at(partition).earliestOffset = offset;
+    this.#at(partition).stored.earliestOffset = offset;
   }
 
   /** Damage: the end of the partition is cut off, as by an unclean leader election. */
   truncate(partition: number, endOffset: number): void {
-    this.#at(partition).entries.length = endOffset;
+    this.#at(partition).stored.entries.length = endOffset;
   }
 
   /** Delivers nothing any more. */

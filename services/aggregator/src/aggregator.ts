@@ -57,6 +57,8 @@ export class Aggregator implements Component {
   readonly #ports: AggregatorPorts;
   readonly #metrics: AggregatorMetrics;
   readonly #failed = Promise.withResolvers<never>();
+  /** Rejects with the first failure of a part that nobody awaits. */
+  readonly failed: Promise<never> = this.#failed.promise;
   readonly #giveUp = new AbortController();
   readonly #dirty = new Wakeup();
   readonly #drained = new Wakeup();
@@ -77,7 +79,7 @@ export class Aggregator implements Component {
     this.#config = config;
     this.#ports = ports;
     this.#metrics = new AggregatorMetrics(ports.metrics);
-    this.#failed.promise.catch(() => {}); // Whoever runs the aggregator sees it; without a run nobody needs to.
+    this.failed.catch(() => {}); // Whoever runs the aggregator sees it; without a run nobody needs to.
     const horizonSeconds = config.DEDUPE_HORIZON_HOURS * 3_600;
     this.partitions = new Partitions({
       log,
@@ -113,7 +115,7 @@ export class Aggregator implements Component {
     };
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
-    const failed = this.#failed.promise;
+    const { failed } = this;
     try {
       this.#checkStream();
       await Promise.race([failed, aborted(stop.signal), this.#ports.log.subscribe(this.partitions)]);
@@ -242,7 +244,7 @@ export class Aggregator implements Component {
 
   /** Ends with the run. Until then a batch that is not folded waits: the log would otherwise deliver the next one at once. */
   #whenEnded(): Promise<void> {
-    return Promise.race([this.#failed.promise, aborted(this.#giveUp.signal)]);
+    return Promise.race([this.failed, aborted(this.#giveUp.signal)]);
   }
 
   #isEnding(): boolean {
