@@ -1,1 +1,2 @@
-export {};
+export { migrateClickHouse } from "./migrate.ts";
+export { type ClickHouseOptions, openClickHouse, type OpenedClickHouse } from "./open.ts";

@@ -1,0 +1,93 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { createClient } from "@clickhouse/client";
+import { TallyhouseError } from "@tallyhouse/domain";
+import { type Connection, Lane, storeUnavailable } from "./lane.ts";
+import { knownSettings, READER_SETTINGS, setStatement, WRITER_SETTINGS } from "./settings.ts";
+import type { Channel } from "./store.ts";
+
+type PluggedConnection = NonNullable<NonNullable<Parameters<typeof createClient>[0]>["connection"]>;
+
+/** chDB runs the statements of one connection one after another (measured on 3.4.0). */
+const STATEMENTS_PER_CONNECTION = 1;
+
+/**
+ * Opens ClickHouse in this process on a folder, which is created when it is missing: one connection that writes and
+ * one that reads, because two connections run side by side and statements of one do not. One process may hold one
+ * folder only; a second open of the same folder in the same process shares it.
+ * @throws {TallyhouseError} DATA_FOLDER_IN_USE (halt) when another process holds the folder, STORE_UNAVAILABLE (halt)
+ * when the engine cannot open it.
+ */
+export async function openChdb(path: string): Promise<{ writer: Channel; reader: Channel }> {
+  await mkdir(path, { recursive: true });
+  const writer = await connect(path);
+  const reader = await connect(path);
+  const names = await writer.select<{ name: string }>("SELECT name FROM system.settings", undefined);
+  const known = new Set(names.map(({ name }) => name));
+  // Once per connection: a setting sent with a statement would become SET and stay for every later one.
+  await writer.command(setStatement(knownSettings(WRITER_SETTINGS, known)));
+  await reader.command(setStatement(knownSettings(READER_SETTINGS, known)));
+  return {
+    writer: { connection: writer, lane: new Lane(STATEMENTS_PER_CONNECTION) },
+    reader: { connection: reader, lane: new Lane(STATEMENTS_PER_CONNECTION) },
+  };
+}
+
+async function connect(path: string): Promise<Connection> {
+  // Loaded here and nowhere else: an image that uses a server leaves the 400 MB of chDB out.
+  const { createChdbConnection } = await import("chdb/connection");
+  const connection = await openFolder(path, () => createChdbConnection({ path }));
+  // The types differ in nothing but their copies: each package bundles the interface.
+  const client = createClient({ connection: connection as unknown as PluggedConnection });
+  return {
+    async select<Row>(query: string, params: Readonly<Record<string, unknown>> | undefined): Promise<Row[]> {
+      const result = await client.query({
+        query,
+        format: "JSONEachRow",
+        ...(params === undefined ? {} : { query_params: { ...params } }),
+      });
+      return result.json<Row>();
+    },
+    async insert({ table, columns, body }) {
+      // Not client.insert: it decodes a stream chunk by chunk and tears characters apart.
+      await connection.chdb.rawInsert({ table, columns, values: body, format: "JSONCompactEachRow" });
+    },
+    async command(query) {
+      await client.command({ query });
+    },
+    close: async () => client.close(),
+  };
+}
+
+/**
+ * chDB answers every refusal with "Failed to create connection" and prints the reason to standard error. The engine
+ * locks the file `status`, which names the process that wrote it, so a living process there is the reason. Its own id
+ * counts too: in two containers both may be process 1, and a folder held by this process would have opened.
+ */
+async function openFolder<Opened>(path: string, open: () => Opened): Promise<Opened> {
+  try {
+    return open();
+  } catch (error) {
+    const holder = await holderOf(path);
+    if (holder === undefined) throw storeUnavailable(`open the folder ${path}`, error, "halt");
+    throw new TallyhouseError({
+      code: "DATA_FOLDER_IN_USE",
+      action: "halt",
+      message: `the data folder ${path} is in use by process ${holder}: stop that process or choose another folder`,
+      cause: error,
+    });
+  }
+}
+
+async function holderOf(path: string): Promise<number | undefined> {
+  const status = await readFile(join(path, "status"), "utf8").catch(() => "");
+  const text = /^PID: (\d+)$/m.exec(status)?.[1];
+  if (text === undefined) return undefined;
+  try {
+    process.kill(Number(text), 0);
+    return Number(text);
+  } catch (error) {
+    // EPERM: it lives and belongs to another user.
+    return (error as NodeJS.ErrnoException).code === "EPERM" ? Number(text) : undefined;
+  }
+}

@@ -1,0 +1,47 @@
+import type { AnalyticsStore } from "@tallyhouse/domain";
+import { openChdb } from "./chdb.ts";
+import { storeUnavailable } from "./lane.ts";
+import { openServer, type ServerOptions } from "./server.ts";
+import { type Channel, createAnalyticsStore } from "./store.ts";
+
+/** `path`: ClickHouse in this process on that folder. `url`: a server. */
+export type ClickHouseOptions = { readonly path: string } | ServerOptions;
+
+/** An open analytics store. */
+export interface OpenedClickHouse {
+  readonly store: AnalyticsStore;
+  /** As the engine says it, for example `26.7.2.1`. */
+  readonly engineVersion: string;
+  /** Waits for the statements in flight, then lets the folder or the sockets go. The store is unusable afterwards. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the analytics store. Settings are read from the engine and set once (see settings.ts).
+ * @throws {TallyhouseError} DATA_FOLDER_IN_USE (halt), STORE_UNAVAILABLE (retry for a server, halt for a folder).
+ */
+export async function openClickHouse(options: ClickHouseOptions): Promise<OpenedClickHouse> {
+  const { writer, reader } = "path" in options ? await openChdb(options.path) : await reachServer(options);
+  const store = createAnalyticsStore(writer, reader);
+  const [row] = await store.select<{ version: string }>("SELECT version() AS version");
+  return {
+    store,
+    engineVersion: row?.version ?? "",
+    async close() {
+      await Promise.all([closeChannel(writer), closeChannel(reader)]);
+    },
+  };
+}
+
+async function reachServer(options: ServerOptions): Promise<{ writer: Channel; reader: Channel }> {
+  try {
+    return await openServer(options);
+  } catch (error) {
+    throw storeUnavailable(`be reached at ${new URL(options.url).host}`, error);
+  }
+}
+
+async function closeChannel({ connection, lane }: Channel): Promise<void> {
+  await lane.drained();
+  await connection.close();
+}
