@@ -3,3 +3,11 @@ export { MemoryLog } from "./memory-log.ts";
 export { until } from "./until.ts";
 export { describeAnalyticsStore, type OpenedAnalyticsStore } from "./analytics-store-suite.ts";
 export { type ControlStoreUnderTest, describeControlStore } from "./control-store-suite.ts";
+export {
+  eventLogContract,
+  type EventLogUnderTest,
+  LogCollector,
+  logRecord,
+  numberedRecords,
+  valuesOf,
+} from "./event-log-suite.ts";
