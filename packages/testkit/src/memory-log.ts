@@ -5,7 +5,12 @@ import {
   type LogEntry,
   type LogRecord,
   type LogSubscriber,
+  TallyhouseError,
 } from "@tallyhouse/domain";
+
+/** The contract's bounds: of one record's value, and of one delivered batch. */
+const VALUE_BYTES_MAX = 1_000_000;
+const BATCH_BYTES_MAX = 1_048_576;
 
 /** What all readers of one log share. */
 interface StoredPartition {
@@ -19,6 +24,8 @@ interface MemoryPartition {
   /** Counts seeks, so that a batch in flight does not move the position after one. */
   seeks: number;
   isDelivering: boolean;
+  /** Something changed since delivery looked last. */
+  isWoken: boolean;
 }
 
 /**
@@ -39,6 +46,7 @@ export class MemoryLog implements EventLog {
   readonly #partitions: readonly MemoryPartition[];
   #subscriber: LogSubscriber | null = null;
   #owned: ReadonlySet<number> = new Set();
+  #isClosed = false;
 
   constructor(options: {
     partitionCount: number;
@@ -51,11 +59,12 @@ export class MemoryLog implements EventLog {
     this.#clock = options.clock;
     this.#isManual = options.isManual ?? false;
     this.#batchRecordsMax = options.batchRecordsMax ?? 100;
-    this.#partitions = Array.from({ length: options.partitionCount }, (_, partition) => ({
+    this.#partitions = Array.from({ length: this.partitionCount }, (_, partition) => ({
       stored: options.stored?.[partition] ?? { entries: [], earliestOffset: 0 },
       position: null,
       seeks: 0,
       isDelivering: false,
+      isWoken: false,
     }));
     const { promise, reject } = Promise.withResolvers<never>();
     promise.catch(() => {}); // A test that never looks at it must not end with an unhandled rejection.
@@ -64,6 +73,13 @@ export class MemoryLog implements EventLog {
   }
 
   async append(records: readonly LogRecord[]): Promise<void> {
+    if (this.#isClosed) throw refused("LOG_UNAVAILABLE", "retry", "the log is closed");
+    for (const { partition, value } of records) {
+      if (this.#partitions[partition] === undefined)
+        throw refused("LOG_UNAVAILABLE", "retry", `there is no partition ${partition}`);
+      if ((value?.length ?? 0) > VALUE_BYTES_MAX)
+        throw refused("LOG_RECORD_TOO_LARGE", "dead-letter", `a value has at most ${VALUE_BYTES_MAX} bytes`);
+    }
     for (const record of records) this.appendAt(this.#clock.now(), record);
   }
 
@@ -80,6 +96,11 @@ export class MemoryLog implements EventLog {
   async subscribe(subscriber: LogSubscriber): Promise<void> {
     this.#subscriber = subscriber;
     this.assign(this.#partitions.map((_, partition) => partition));
+  }
+
+  /** Damage: the subscriber hears nothing any more, and nobody says so. */
+  fallSilent(): void {
+    this.#subscriber = null;
   }
 
   /** A new assignment: these partitions and no others. */
@@ -111,19 +132,19 @@ export class MemoryLog implements EventLog {
     const state = this.#at(partition);
     const { position, seeks } = state;
     if (position === null || this.#subscriber === null || position < state.stored.earliestOffset) return 0;
-    const batch = state.stored.entries.slice(position, position + recordsMax);
+    const batch = batchFrom(state.stored.entries, position, recordsMax);
     if (batch.length === 0) return 0;
     await this.#subscriber.onEntries(partition, batch);
     if (state.seeks === seeks && state.position === position) state.position = position + batch.length;
     return batch.length;
   }
 
-  /** A second reader of the same records, delivered by hand: another process, or one that should be dead. */
+  /** A second log on the same records: another process, one that should be dead, or the same after a restart. */
   reader(): MemoryLog {
     return new MemoryLog({
       partitionCount: this.partitionCount,
       clock: this.#clock,
-      isManual: true,
+      isManual: this.#isManual,
       stored: this.#partitions.map(({ stored }) => stored),
     });
   }
@@ -143,8 +164,9 @@ export class MemoryLog implements EventLog {
     this.#at(partition).stored.entries.length = endOffset;
   }
 
-  /** Delivers nothing any more. */
+  /** Delivers nothing any more and refuses appends. Safe to repeat. */
   close(): void {
+    this.#isClosed = true;
     this.#subscriber = null;
   }
 
@@ -160,15 +182,35 @@ export class MemoryLog implements EventLog {
 
   async #deliverAll(partition: number): Promise<void> {
     const state = this.#at(partition);
+    state.isWoken = true;
     if (state.isDelivering) return;
     state.isDelivering = true;
     try {
-      await Promise.resolve(); // The caller of seek or append goes on first.
-      while ((await this.deliver(partition)) > 0);
+      while (state.isWoken) {
+        state.isWoken = false;
+        await Promise.resolve(); // The caller of seek or append goes on first.
+        while ((await this.deliver(partition)) > 0);
+      }
     } catch (error) {
       this.#fail(error);
-      this.close();
+      this.fallSilent();
     }
     state.isDelivering = false;
   }
+}
+
+function refused(code: "LOG_RECORD_TOO_LARGE" | "LOG_UNAVAILABLE", action: "dead-letter" | "retry", message: string) {
+  return new TallyhouseError({ code, action, message });
+}
+
+/** As many entries as one batch may hold, at least one if there is one. */
+function batchFrom(entries: readonly LogEntry[], position: number, recordsMax: number): LogEntry[] {
+  let bytes = 0;
+  const batch: LogEntry[] = [];
+  for (const entry of entries.slice(position, position + recordsMax)) {
+    bytes += entry.value?.length ?? 0;
+    if (batch.length > 0 && bytes > BATCH_BYTES_MAX) break;
+    batch.push(entry);
+  }
+  return batch;
 }
