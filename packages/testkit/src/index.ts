@@ -1,4 +1,5 @@
 export { meterVersion, quantity, usageEvent } from "./builders.ts";
+export { MemoryLog } from "./memory-log.ts";
 export { until } from "./until.ts";
 export { describeAnalyticsStore, type OpenedAnalyticsStore } from "./analytics-store-suite.ts";
 export { type ControlStoreUnderTest, describeControlStore } from "./control-store-suite.ts";

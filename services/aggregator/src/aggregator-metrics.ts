@@ -1,0 +1,55 @@
+import { Counter, Gauge, Histogram, type Registry } from "@tallyhouse/runtime";
+import { RAW_STATUS_COLUMN } from "./tables.ts";
+import type { TaskSnapshot } from "./task.ts";
+
+/** The aggregator's metrics. Only what is acknowledged is counted. */
+export class AggregatorMetrics {
+  readonly #records: Counter<"status">;
+  readonly #flushSeconds: Histogram;
+  readonly #storedOffset: Gauge<"partition">;
+  readonly #commitFailures: Counter;
+
+  constructor(registry: Registry) {
+    const registers = [registry];
+    this.#records = new Counter({
+      name: "tallyhouse_aggregator_records_total",
+      help: "Records of the log that are stored, by what became of them",
+      labelNames: ["status"],
+      registers,
+    });
+    this.#flushSeconds = new Histogram({
+      name: "tallyhouse_aggregator_flush_seconds",
+      help: "Time from a flush's snapshot to its acknowledged progress",
+      buckets: [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30],
+      registers,
+    });
+    this.#storedOffset = new Gauge({
+      name: "tallyhouse_aggregator_stored_offset",
+      help: "Next offset after the stored prefix",
+      labelNames: ["partition"],
+      registers,
+    });
+    this.#commitFailures = new Counter({
+      name: "tallyhouse_aggregator_advisory_commit_failures_total",
+      help: "Advisory commits that failed; harmless, but lag monitors see an old offset",
+      registers,
+    });
+  }
+
+  noteFlush(snapshots: readonly TaskSnapshot[], tookMs: number): void {
+    const counts = new Map<string, number>();
+    for (const { rows, progress } of snapshots) {
+      for (const row of rows.raw_events) {
+        const status = String(row[RAW_STATUS_COLUMN]);
+        counts.set(status, (counts.get(status) ?? 0) + 1);
+      }
+      this.#storedOffset.set({ partition: progress.partition }, progress.nextOffset);
+    }
+    for (const [status, count] of counts) this.#records.inc({ status }, count);
+    this.#flushSeconds.observe(tookMs / 1_000);
+  }
+
+  noteCommitFailure(): void {
+    this.#commitFailures.inc();
+  }
+}

@@ -1,0 +1,53 @@
+import type { ControlKey, StreamIdentity } from "@tallyhouse/domain";
+import { z } from "zod";
+
+const MIB = 1_048_576;
+const SECONDS_PER_HOUR = 3_600;
+/**
+ * Rows of `identities` live 45 days (their TTL). An open needs those of the horizon, counted from the log's oldest record
+ * (7 days of log) with a day to spare: 45 d - 7 d - 1 d = 888 h.
+ */
+const HORIZON_HOURS_MAX = 888;
+
+const bytes = z.coerce.number().int().min(1);
+const hours = z.coerce.number().int().min(1);
+
+/** The aggregator's environment variables. All have defaults. */
+export const AggregatorConfigSchema = z
+  .object({
+    /** Longest time from the first folded record to the start of the flush that stores it. */
+    FLUSH_INTERVAL_MS: z.coerce.number().int().min(1).max(60_000).default(250),
+    /** A flush starts earlier when this many bytes are folded and not stored. 64 MiB is about 100,000 usage events. */
+    FLUSH_BYTES_MAX: bytes.default(64 * MIB),
+    /** Above this, folded and not yet acknowledged, the log's delivery waits. */
+    BUFFER_BYTES_MAX: bytes.default(256 * MIB),
+    /** How far back a repeated identity is recognised: 840 h = 816 h of allowed lateness + 24 h margin. */
+    DEDUPE_HORIZON_HOURS: hours.max(HORIZON_HOURS_MAX).default(840),
+    /** A usage event that occurred longer before its booking is `too_late`. */
+    MAX_AGE_HOURS: hours.default(816),
+    /** A usage event that occurs further after its booking is `too_early`. */
+    MAX_AHEAD_SECONDS: z.coerce.number().int().min(0).max(86_400).default(300),
+    /** A record received this far ahead of our clock halts: with a broker's wrong clock everything would be too late. */
+    FORWARD_CLOCK_MAX_SECONDS: z.coerce.number().int().min(1).default(SECONDS_PER_HOUR),
+  })
+  .refine(
+    (config) =>
+      config.DEDUPE_HORIZON_HOURS * SECONDS_PER_HOUR >=
+      config.MAX_AGE_HOURS * SECONDS_PER_HOUR + config.MAX_AHEAD_SECONDS,
+    {
+      path: ["DEDUPE_HORIZON_HOURS"],
+      message: "must be at least MAX_AGE_HOURS + MAX_AHEAD_SECONDS, or an honest retry can count twice",
+    },
+  )
+  .refine((config) => config.FLUSH_BYTES_MAX <= config.BUFFER_BYTES_MAX, {
+    path: ["FLUSH_BYTES_MAX"],
+    message: "must not exceed BUFFER_BYTES_MAX, or delivery stops before a flush starts",
+  });
+
+/** The parsed environment, with what belongs to the stream and is no setting. */
+export type AggregatorConfig = Readonly<z.infer<typeof AggregatorConfigSchema>> & {
+  /** Constant for the life of the stream; a change is a new stream. */
+  readonly stream: StreamIdentity;
+  /** The first one signs ticks; all verify, for ever. */
+  readonly controlKeys: readonly [ControlKey, ...ControlKey[]];
+};

@@ -1,0 +1,93 @@
+import type { EventLog, LogBounds, StreamIdentity } from "@tallyhouse/domain";
+import { halt } from "./halt.ts";
+import type { ResultStore } from "./result-store.ts";
+import { bookedStartOf, type ProgressRow } from "./tables.ts";
+import { createTask, type Task } from "./task.ts";
+
+/** How many offsets below progress are looked at for a hole: a torn restore shows at its end. */
+const HOLE_CHECK_OFFSETS = 100_000;
+/**
+ * And how far back: raw rows are partitioned by day, so this reads three days at most instead of 400. Rows booked since are a
+ * suffix of the offsets, because bookedAt never falls.
+ */
+const HOLE_CHECK_SPAN_MS = 2 * 86_400_000;
+
+/** A task whose state is S(p, progress), and where the log must be read from. */
+export interface OpenedTask {
+  readonly task: Task;
+  /** One below the task's position when the record there must prove that the log is the one that was folded. */
+  readonly readFromOffset: number;
+}
+
+/**
+ * Loads the state of one partition as of its progress. Reads only. Safe to repeat: yes.
+ *
+ * Progress comes first: read after the loads, it could be of a prefix whose last rows the loads did not see yet, and those
+ * records would be neither in the state nor folded again.
+ * @throws {TallyhouseError} LOG_GAP or STREAM_MISMATCH (halt); STORE_UNAVAILABLE or LOG_UNAVAILABLE (retry).
+ */
+export async function openTask(
+  partition: number,
+  ports: { log: EventLog; store: ResultStore; stream: StreamIdentity; horizonSeconds: number },
+): Promise<OpenedTask> {
+  const { log, store, stream, horizonSeconds } = ports;
+  const stored = (await store.readProgress(partition)) ?? streamStart(partition);
+  const task = createTask(stored, horizonSeconds);
+  const belowOffset = stored.nextOffset;
+  // Without the bound by offset, the identity of a record that is folded again would meet itself and become a duplicate.
+  const bookedFrom = Math.max(0, Math.floor(stored.logClockAt / 1_000) - horizonSeconds);
+  const [bounds, , versions, rollups] = await Promise.all([
+    log.bounds(partition),
+    store.readIdentities({ partition, belowOffset, bookedFrom }, (identity) => {
+      task.index.put(identity.fingerprint, identity.bookedAt, identity.payloadCheck);
+    }),
+    store.readActivations({ partition, belowOffset }),
+    // No upper bound: another process may have folded further, and its rows must not be overtaken by smaller ones.
+    store.readRollups({ partition, bookedFrom: bookedStartOf(stored.logClockAt, stream) }),
+    checkNoHole(stored, store),
+  ]);
+  for (const version of versions) task.meters.add(version);
+  for (const rollup of rollups) task.rollups.load(rollup.key, rollup.ver, rollup.values);
+  checkBounds(log, { partition, nextOffset: stored.nextOffset, bounds });
+  const canVerify = stored.lastRecord !== 0n && stored.nextOffset > bounds.earliestOffset;
+  return { task, readFromOffset: canVerify ? stored.nextOffset - 1 : stored.nextOffset };
+}
+
+/**
+ * HALTs when the log holds neither the record wanted next nor its end: records were deleted unread, or the log is another.
+ * @throws {TallyhouseError} LOG_GAP
+ */
+export function checkBounds(log: EventLog, input: { partition: number; nextOffset: number; bounds: LogBounds }): void {
+  const { partition, nextOffset, bounds } = input;
+  if (bounds.earliestOffset <= nextOffset && nextOffset <= bounds.endOffset) return;
+  const place = `${log.name} partition ${partition} holds offsets ${bounds.earliestOffset} to ${bounds.endOffset}`;
+  const remedy =
+    nextOffset < bounds.earliestOffset
+      ? "retention deleted records before they were folded; restore the log, or start a new stream from what is left"
+      : "the log was truncated, re-created or restored from an older copy; start a new stream";
+  throw halt("LOG_GAP", `${place}, but offset ${nextOffset} is the next to fold: ${remedy}`);
+}
+
+/** Nothing was stored yet: a stream starts at offset 0. */
+function streamStart(partition: number): ProgressRow {
+  return { partition, nextOffset: 0, logClockAt: 0, lastRecord: 0n, counted: 0 };
+}
+
+/** Progress newer than its rows is the one restore that loses usage for ever, so it is looked for at each open. */
+async function checkNoHole(stored: ProgressRow, store: ResultStore): Promise<void> {
+  const { partition, nextOffset, logClockAt } = stored;
+  if (stored.lastRecord === 0n) return;
+  const tail = await store.readRawTail({
+    partition,
+    fromOffset: Math.max(0, nextOffset - HOLE_CHECK_OFFSETS),
+    belowOffset: nextOffset,
+    bookedFromAt: Math.max(0, logClockAt - HOLE_CHECK_SPAN_MS),
+  });
+  if (tail !== null && tail.distinctOffsets === nextOffset - tail.firstOffset) return;
+  const found = tail === null ? "none" : `${tail.distinctOffsets} from offset ${tail.firstOffset} on`;
+  throw halt(
+    "STREAM_MISMATCH",
+    `partition ${partition}: progress says that every record below offset ${nextOffset} is stored, but of the last raw rows there are ` +
+      `${found}. The tables were restored out of order, or a part was lost: lower the partition's progress to a point before the hole`,
+  );
+}

@@ -1,0 +1,204 @@
+import { isDeepStrictEqual } from "node:util";
+import type { MeterVersion } from "@tallyhouse/domain";
+import { type RawTail, type ResultStore, scaledOf, type StoredIdentity, type StoredRollup } from "../result-store.ts";
+import { type ProgressRow, RESULT_COLUMNS, type ResultTable, type Row } from "../tables.ts";
+
+interface LogPlace {
+  readonly stream: number;
+  readonly logPartition: number;
+}
+
+/** Rows by column name, with the types the aggregator inserts. */
+interface NamedRows {
+  readonly raw_events: LogPlace & {
+    readonly logOffset: number;
+    readonly mode: string;
+    readonly customer: string;
+    readonly source: string;
+    readonly id: string;
+    readonly type: string;
+    readonly occurredAt: number;
+    readonly receivedAt: number;
+    readonly bookedAt: number;
+    readonly decidedAt: number;
+    readonly status: string;
+    readonly reason: string;
+    readonly payloadHash: bigint | number;
+    readonly payload: string;
+  };
+  readonly identities: LogPlace & {
+    readonly fpHigh: bigint;
+    readonly fpLow: number;
+    readonly logOffset: number;
+    readonly bookedAt: number;
+    readonly payloadCheck: number;
+  };
+  readonly rollup: LogPlace & {
+    readonly mode: "live" | "test";
+    readonly customer: string;
+    readonly meter: string;
+    readonly meterVersion: number;
+    readonly windowStart: number;
+    readonly dims: readonly string[];
+    readonly lane: number;
+    readonly bookedStart: number;
+    readonly ver: number;
+    readonly counted: number;
+    readonly voided: number;
+    readonly sumQty: string;
+    readonly minQty: string;
+    readonly maxQty: string;
+    readonly lastQty: string;
+    readonly lastAt: number;
+    readonly lastOffset: number;
+  };
+  readonly control_records: LogPlace & {
+    readonly logOffset: number;
+    readonly bookedAt: number;
+    readonly kind: string;
+    readonly target: string;
+    readonly body: string;
+  };
+}
+export type NamedRow<Table extends ResultTable> = NamedRows[Table];
+
+/** Columns whose equality means "the same row": two such rows that differ break invariant 2 of the design. */
+const KEYS = {
+  raw_events: ["stream", "logPartition", "logOffset"],
+  identities: ["stream", "logPartition", "fpHigh", "fpLow", "logOffset"],
+  rollup: [
+    "mode",
+    "customer",
+    "meter",
+    "meterVersion",
+    "windowStart",
+    "dims",
+    "stream",
+    "logPartition",
+    "lane",
+    "bookedStart",
+    "ver",
+  ],
+  control_records: ["stream", "logPartition", "logOffset"],
+} as const;
+
+/**
+ * The analytics tables as the aggregator uses them, in memory: rows are added and never leave, readers see the newest version of a
+ * key. It also checks what no store checks: that equal key and version always mean equal rows (G3).
+ */
+export class ModelStore implements ResultStore {
+  readonly progress: ProgressRow[] = [];
+  readonly #tables: Record<ResultTable, Map<string, Row>> = {
+    raw_events: new Map(),
+    identities: new Map(),
+    rollup: new Map(),
+    control_records: new Map(),
+  };
+
+  async insertRows(table: ResultTable, rows: readonly Row[]): Promise<void> {
+    for (const row of rows) {
+      const named = nameColumns(table, row);
+      const key = textOf(KEYS[table].map((column) => (named as unknown as Record<string, unknown>)[column]));
+      const before = this.#tables[table].get(key);
+      if (before !== undefined && !isDeepStrictEqual(before, row))
+        throw new Error(`${table}: two rows for one key and version: ${textOf(before)} and ${textOf(row)}`);
+      this.#tables[table].set(key, row);
+    }
+  }
+
+  async recordProgress(rows: readonly ProgressRow[]): Promise<void> {
+    this.progress.push(...rows);
+  }
+
+  async readProgress(partition: number): Promise<ProgressRow | null> {
+    const rows = this.progress.filter((row) => row.partition === partition);
+    return rows.reduce<ProgressRow | null>(
+      (best, row) => (row.nextOffset >= (best?.nextOffset ?? 0) ? row : best),
+      null,
+    );
+  }
+
+  async readIdentities(
+    query: { partition: number; belowOffset: number; bookedFrom: number },
+    visit: (identity: StoredIdentity) => void,
+  ): Promise<void> {
+    for (const row of this.rows("identities")) {
+      if (row.logPartition !== query.partition || row.logOffset >= query.belowOffset) continue;
+      if (row.bookedAt < query.bookedFrom) continue;
+      const { fpHigh, fpLow } = row;
+      const fingerprint = { word0: Number(fpHigh & 0xffffffffn), word1: Number(fpHigh >> 32n), word2: fpLow };
+      visit({ fingerprint, bookedAt: row.bookedAt, payloadCheck: row.payloadCheck });
+    }
+  }
+
+  async readActivations(query: { partition: number; belowOffset: number }): Promise<readonly MeterVersion[]> {
+    return this.rows("control_records")
+      .filter((row) => row.logPartition === query.partition && row.logOffset < query.belowOffset)
+      .sort((a, b) => a.logOffset - b.logOffset)
+      .map((row) => JSON.parse(row.body) as MeterVersion);
+  }
+
+  async readRollups(query: { partition: number; bookedFrom: number }): Promise<readonly StoredRollup[]> {
+    return this.newestRollups()
+      .filter((row) => row.logPartition === query.partition && row.bookedStart >= query.bookedFrom)
+      .map((row) => ({
+        key: { ...row },
+        ver: row.ver,
+        values: {
+          counted: row.counted,
+          sumQty: scaledOf(row.sumQty),
+          minQty: scaledOf(row.minQty),
+          maxQty: scaledOf(row.maxQty),
+          lastQty: scaledOf(row.lastQty),
+          lastAt: row.lastAt,
+          lastOffset: row.lastOffset,
+        },
+      }));
+  }
+
+  async readRawTail(query: {
+    partition: number;
+    fromOffset: number;
+    belowOffset: number;
+    bookedFromAt: number;
+  }): Promise<RawTail | null> {
+    const offsets = this.rows("raw_events")
+      .filter((row) => row.logPartition === query.partition && row.bookedAt >= query.bookedFromAt)
+      .map((row) => row.logOffset)
+      .filter((offset) => offset >= query.fromOffset && offset < query.belowOffset);
+    return offsets.length === 0 ? null : { firstOffset: Math.min(...offsets), distinctOffsets: offsets.length };
+  }
+
+  /** Every row ever stored, by column name. */
+  rows<Table extends ResultTable>(table: Table): NamedRow<Table>[] {
+    return [...this.#tables[table].values()].map((row) => nameColumns(table, row));
+  }
+
+  /** The newest row of every rollup key: what a reader's FINAL shows. */
+  newestRollups(): NamedRow<"rollup">[] {
+    const newest = new Map<string, NamedRow<"rollup">>();
+    for (const row of this.rows("rollup")) {
+      const key = textOf(KEYS.rollup.filter((column) => column !== "ver").map((column) => row[column]));
+      const before = newest.get(key);
+      if (before === undefined || row.ver > before.ver) newest.set(key, row);
+    }
+    return [...newest.values()];
+  }
+
+  /** Damage: the raw row of one offset is lost. */
+  loseRawRow(partition: number, offset: number): void {
+    for (const [key, row] of this.#tables.raw_events) {
+      const { logPartition, logOffset } = nameColumns("raw_events", row);
+      if (logPartition === partition && logOffset === offset) this.#tables.raw_events.delete(key);
+    }
+  }
+}
+
+function nameColumns<Table extends ResultTable>(table: Table, row: Row): NamedRow<Table> {
+  return Object.fromEntries(RESULT_COLUMNS[table].map((column, at) => [column, row[at]])) as unknown as NamedRow<Table>;
+}
+
+/** JSON text with bigints, for keys and messages. */
+export function textOf(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === "bigint" ? `${inner}n` : inner));
+}

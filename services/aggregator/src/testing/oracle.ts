@@ -1,0 +1,57 @@
+import type { MemoryLog } from "@tallyhouse/testkit";
+import { expect } from "vitest";
+import type { ModelStore, NamedRow } from "./model-store.ts";
+import { referenceFold, spelled } from "./reference.ts";
+import { STREAM } from "./scenario.ts";
+
+/**
+ * Everything the store holds is a function of the log: each offset has its raw row with the reference's status, each rollup row
+ * ever written states its prefix, and the newest rows are the fold of the whole log.
+ */
+export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
+  for (let partition = 0; partition < STREAM.partitionCount; partition += 1) {
+    const entries = log.entries(partition);
+    const whole = referenceFold(partition, entries);
+    const raw = store.rows("raw_events").filter((row) => row.logPartition === partition);
+    const statuses = raw.sort((a, b) => a.logOffset - b.logOffset).map((row) => row.status);
+    expect(statuses, `statuses of partition ${partition}`).toEqual(whole.statuses);
+
+    for (const row of store.rows("rollup").filter(({ logPartition }) => logPartition === partition)) {
+      const prefix = referenceFold(partition, entries.slice(0, row.ver));
+      expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix.rollups, keyOf(row)));
+    }
+    const newest = store.newestRollups().filter(({ logPartition }) => logPartition === partition);
+    const stored = Object.fromEntries(newest.map((row) => [keyOf(row), valuesOf(row)]));
+    const wanted = Object.fromEntries([...whole.rollups].map(([key, rollup]) => [key, spelled(rollup)]));
+    expect(stored, `rollups of partition ${partition}`).toEqual(wanted);
+  }
+  expectRedirectsArrived(store);
+}
+
+/** A copy that was not appended before progress passed its original is a lost usage event. */
+function expectRedirectsArrived(store: ModelStore): void {
+  const rows = store.rows("raw_events");
+  const identityOf = (row: NamedRow<"raw_events">): string =>
+    JSON.stringify([row.mode, row.customer, row.source, row.id]);
+  const arrived = new Set(rows.filter(({ status }) => status !== "redirected").map(identityOf));
+  const lost = rows.filter((row) => row.status === "redirected" && !arrived.has(identityOf(row)));
+  expect(lost, "redirected and never arrived").toEqual([]);
+}
+
+function spelledAt(
+  rollups: ReadonlyMap<string, Parameters<typeof spelled>[0]>,
+  key: string,
+): Record<string, string | number> | null {
+  const rollup = rollups.get(key);
+  return rollup === undefined ? null : spelled(rollup);
+}
+
+function keyOf(row: NamedRow<"rollup">): string {
+  const { mode, customer, meter, meterVersion, windowStart, dims, bookedStart } = row;
+  return [mode, customer, meter, meterVersion, windowStart, JSON.stringify(dims), bookedStart].join("|");
+}
+
+function valuesOf(row: NamedRow<"rollup">): Record<string, string | number> {
+  const { counted, voided, sumQty, minQty, maxQty, lastQty, lastAt, lastOffset } = row;
+  return { counted, voided, sumQty, minQty, maxQty, lastQty, lastAt, lastOffset };
+}
