@@ -85,7 +85,8 @@ CREATE TABLE usage_report (
 CREATE INDEX usage_report_by_accounts_at
   ON usage_report (mode, stripe_account, stripe_meter_id, stripe_customer_id, accounts_at);
 -- Everything below reads only unfinished rows; finished ones leave these indexes, which therefore stay small for ever.
-CREATE INDEX usage_report_unfinished ON usage_report (mode, stripe_account, event_ts, id)
+-- Without id: statements that name rows by id must find nothing but the primary key.
+CREATE INDEX usage_report_unfinished ON usage_report (mode, stripe_account, event_ts)
   WHERE state IN ('planned', 'sending', 'unknown', 'rejected_sync', 'quarantined');
 CREATE INDEX usage_report_blocking ON usage_report (mode, stripe_account, stripe_meter_id, stripe_customer_id)
   WHERE state IN ('sending', 'unknown', 'rejected_sync', 'quarantined');

@@ -11,7 +11,7 @@ export { type ReporterConfig, ReporterConfigSchema } from "./config.ts";
 
 /** Of Stripe's 1,000 meter events a second in live mode and 25 operations in test mode; the rest is for other calls. */
 const SEND_RATES: Record<Mode, number> = { live: 800, test: 15 };
-/** Of Stripe's 25 calls a second per endpoint in live mode; in test mode beside the sends. */
+/** Of Stripe's 25 calls a second per endpoint in live mode; in test mode beside the sends. Another send rate scales them. */
 const CALL_RATES: Record<Mode, number> = { live: 20, test: 5 };
 /** Least time between two rounds, and how soon a failed round is repeated. */
 const ROUND_PAUSE_MIN_MS = 500;
@@ -109,13 +109,15 @@ class ReporterService implements Reporter {
     const { clock, control, logger, random } = this.#ports;
     const config = this.#config;
     const { STRIPE_API_URL: apiUrl, SEND_CONCURRENCY_MAX: connectionsMax } = config;
+    const sendRatePerSecond = config.SEND_RATE_PER_SECOND ?? SEND_RATES[mode];
+    const callRatePerSecond = config.CALL_RATE_PER_SECOND ?? (CALL_RATES[mode] * sendRatePerSecond) / SEND_RATES[mode];
     const open = this.#ports.stripe ?? ((account) => createStripeApi({ ...account, apiUrl, connectionsMax }));
     return new Account(
       {
         // Rows meant for an emulator are never sent to Stripe, nor the other way round.
         key: { mode, stripeAccount: apiUrl === undefined ? "stripe" : "emulator" },
-        sendRatePerSecond: config.SEND_RATE_PER_SECOND ?? SEND_RATES[mode],
-        callRatePerSecond: config.CALL_RATE_PER_SECOND ?? CALL_RATES[mode],
+        sendRatePerSecond,
+        callRatePerSecond,
         concurrencyMax: config.SEND_CONCURRENCY_MAX,
         latenessMs: config.REPORT_LATENESS_SECONDS * 1_000,
         settleMs: config.VERIFY_SETTLE_SECONDS * 1_000,

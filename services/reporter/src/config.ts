@@ -32,7 +32,7 @@ export const ReporterConfigSchema = z
     REPORT_LATENESS_SECONDS: seconds(900),
     /** Meter events per second and account. Default 800 in live mode (of Stripe's 1,000), 15 in test mode (of 25). */
     SEND_RATE_PER_SECOND: ratePerSecond,
-    /** Every other call per second and account. Default 20 in live mode (of 25 per endpoint), 5 in test mode. */
+    /** Every other call per second and account. Default 20 live (of 25 per endpoint), 5 test, in proportion to the send rate. */
     CALL_RATE_PER_SECOND: ratePerSecond,
     /** Calls in flight per account; never two for one (Stripe customer, Stripe meter). */
     SEND_CONCURRENCY_MAX: z.coerce.number().int().min(1).max(1_024).default(128),

@@ -163,7 +163,10 @@ describe("a process that dies at any port call", () => {
   });
 
   it("G2 G5 several times in a row: nothing is lost, nothing counts twice", async () => {
-    const death = fc.record({ at: fc.integer({ min: 1, max: 30 }), moment: fc.constantFrom<Moment>("before", "after") });
+    const death = fc.record({
+      at: fc.integer({ min: 1, max: 30 }),
+      moment: fc.constantFrom<Moment>("before", "after"),
+    });
     await fc.assert(
       fc.asyncProperty(fc.array(death, { minLength: 2, maxLength: 6 }), async (deaths) => {
         await stores.reset();

@@ -56,7 +56,8 @@ export async function markChanged(input: {
       after = page.next;
     } while (after !== null);
   }
-  const nextSinceAt = Math.max(sinceAt, floorTo(input.watermarkAt, input.bookingWindowMs));
+  const nextSinceAt = floorTo(input.watermarkAt, input.bookingWindowMs);
+  if (nextSinceAt <= sinceAt) return marked;
   await control.query(
     `INSERT INTO reporter_state (mode, stripe_account, changed_since) VALUES ($1, $2, $3::timestamptz)
      ON CONFLICT (mode, stripe_account) DO UPDATE SET changed_since = excluded.changed_since`,

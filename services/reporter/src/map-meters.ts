@@ -2,7 +2,7 @@ import type { ControlStore } from "@tallyhouse/domain";
 import type { Logger } from "@tallyhouse/runtime";
 import type { AccountKey, Feed } from "./account.ts";
 import { creationKeyOf } from "./identifier.ts";
-import { sqlInstant } from "./ledger-row.ts";
+import { recordset, sqlInstant } from "./ledger-row.ts";
 import type { MappedFeed } from "./plan.ts";
 import type { StripeApi, StripeMeter } from "./stripe/stripe-api.ts";
 
@@ -86,35 +86,45 @@ interface OpenMeter {
   readonly key_epoch: number;
 }
 
+/** Journals feeds without a row; returns those that have no Stripe meter yet. */
 async function journal(input: {
   account: AccountKey;
   feeds: readonly Feed[];
   control: ControlStore;
   nowAt: number;
 }): Promise<OpenMeter[]> {
-  const { account, control } = input;
-  for (const feed of input.feeds) {
-    await control.query(
-      `INSERT INTO stripe_meter_map (mode, stripe_account, feed_id, meter, meter_version, event_name, state,
-         idempotency_key, created_at)
-       VALUES ($1, $2, $3, $4, $5::int, $6, 'creating', $7, $8::timestamptz) ON CONFLICT DO NOTHING`,
-      [
-        account.mode,
-        account.stripeAccount,
-        feed.feedId,
-        feed.meter,
-        feed.version,
-        feed.eventName,
-        meterKeyOf(account, feed.feedId, 0),
-        sqlInstant(input.nowAt),
-      ],
+  const { account, control, feeds, nowAt } = input;
+  const read = (): Promise<(OpenMeter & { state: string })[]> =>
+    control.query(
+      `SELECT feed_id, meter, meter_version, event_name, idempotency_key, key_epoch, state FROM stripe_meter_map
+       WHERE mode = $1 AND stripe_account = $2 ORDER BY feed_id`,
+      [account.mode, account.stripeAccount],
     );
-  }
-  return control.query<OpenMeter>(
-    `SELECT feed_id, meter, meter_version, event_name, idempotency_key, key_epoch FROM stripe_meter_map
-     WHERE mode = $1 AND stripe_account = $2 AND state = 'creating' ORDER BY feed_id`,
-    [account.mode, account.stripeAccount],
+  const known = await read();
+  const missing = feeds.filter((feed) => !known.some((row) => row.feed_id === feed.feedId));
+  if (missing.length === 0) return known.filter((row) => row.state === "creating");
+  await control.query(
+    `INSERT INTO stripe_meter_map (mode, stripe_account, feed_id, meter, meter_version, event_name, state,
+       idempotency_key, created_at)
+     SELECT $1, $2, f.feed_id, f.meter, f.meter_version, f.event_name, 'creating', f.idempotency_key, $4::timestamptz
+     FROM json_to_recordset($3::text::json) AS f (feed_id text, meter text, meter_version int, event_name text,
+       idempotency_key text) ON CONFLICT DO NOTHING`,
+    [
+      account.mode,
+      account.stripeAccount,
+      recordset(
+        missing.map((feed) => ({
+          feed_id: feed.feedId,
+          meter: feed.meter,
+          meter_version: feed.version,
+          event_name: feed.eventName,
+          idempotency_key: meterKeyOf(account, feed.feedId, 0),
+        })),
+      ),
+      sqlInstant(nowAt),
+    ],
   );
+  return (await read()).filter((row) => row.state === "creating");
 }
 
 function meterKeyOf(account: AccountKey, feedId: string, keyEpoch: number): string {

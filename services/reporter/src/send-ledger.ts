@@ -99,6 +99,9 @@ export interface SendResult {
 /**
  * Writes what came back and marks the next rows as being sent, in the caller's transaction.
  *
+ * Rows are named by an array of ids and their state by a joined list: with the list alone an unanalysed table is read whole
+ * each time, with the state as a constant the whole index of unfinished rows is.
+ *
  * `sending` and the doubt are committed before the call: a crash in or after the call then finds the row in doubt and repeats
  * it under the same identifier. Committed after the call, the crash would plan its quantity a second time.
  */
@@ -115,10 +118,10 @@ export async function settleAndMark(
          refused_at = CASE WHEN r.is_refusal THEN coalesce(u.refused_at, $2::timestamptz) ELSE u.refused_at END,
          accepted_at = CASE WHEN r.state = 'accepted' THEN $2::timestamptz END,
          request_id = coalesce(r.request_id, u.request_id), error_code = r.error_code, error_message = r.error_message
-       FROM json_to_recordset($1::text::json) AS r (id bigint, state text, epochs int, verify_step text, keeps_doubt boolean,
-         is_refusal boolean, request_id text, error_code text, error_message text)
-       WHERE u.id = r.id AND u.state = 'sending' RETURNING u.id`,
-      [recordset(input.results.map(resultRow)), now],
+       FROM json_to_recordset($1::text::json) AS r (id bigint, was text, state text, epochs int, verify_step text,
+         keeps_doubt boolean, is_refusal boolean, request_id text, error_code text, error_message text)
+       WHERE u.id = ANY ($3::bigint[]) AND u.id = r.id AND u.state = r.was RETURNING u.id`,
+      [recordset(input.results.map(resultRow)), now, input.results.map(({ row }) => row.id)],
     );
     assert(written.length === input.results.length, "every row with an answer was being sent");
   }
@@ -126,9 +129,9 @@ export async function settleAndMark(
     const marked = await tx.query<{ id: string }>(
       `UPDATE usage_report AS u SET state = 'sending', doubt_since = coalesce(u.doubt_since, $2::timestamptz),
          first_attempt_at = coalesce(u.first_attempt_at, $2::timestamptz), last_attempt_at = $2::timestamptz
-       FROM json_to_recordset($1::text::json) AS r (id bigint, state text)
-       WHERE u.id = r.id AND u.state = r.state RETURNING u.id`,
-      [recordset(input.next.map((row) => ({ id: row.id, state: row.state }))), now],
+       FROM json_to_recordset($1::text::json) AS r (id bigint, was text)
+       WHERE u.id = ANY ($3::bigint[]) AND u.id = r.id AND u.state = r.was RETURNING u.id`,
+      [recordset(input.next.map((row) => ({ id: row.id, was: row.state }))), now, input.next.map((row) => row.id)],
     );
     assert(marked.length === input.next.length, "every row to send was planned or unknown");
   }
@@ -137,6 +140,7 @@ export async function settleAndMark(
 function resultRow({ row, answer, transition }: SendResult): object {
   return {
     id: row.id,
+    was: "sending",
     state: transition.state,
     epochs: transition.raisesEpoch ? 1 : 0,
     verify_step: transition.verifyStep,
@@ -152,10 +156,9 @@ function resultRow({ row, answer, transition }: SendResult): object {
 export async function demandVerification(control: SqlRunner, rowIds: readonly string[]): Promise<void> {
   if (rowIds.length === 0) return;
   await control.query(
-    `UPDATE usage_report AS u SET state = 'unknown', verify_step = 'check', verify_absent_at = NULL
-     FROM json_to_recordset($1::text::json) AS r (id bigint)
-     WHERE u.id = r.id AND u.state IN ('planned', 'unknown')`,
-    [recordset(rowIds.map((id) => ({ id })))],
+    `UPDATE usage_report SET state = 'unknown', verify_step = 'check', verify_absent_at = NULL
+     WHERE id = ANY ($1::bigint[]) AND state IN ('planned', 'unknown')`,
+    [rowIds],
   );
 }
 
@@ -169,11 +172,10 @@ export async function retireRows(
 ): Promise<void> {
   if (input.rowIds.length === 0) return;
   const rows = await tx.query<{ feed_id: string; customer_id: string; bucket_start: Date; bucket_end: Date }>(
-    `UPDATE usage_report AS u SET state = $2, verify_step = 'none', doubt_since = NULL
-     FROM json_to_recordset($1::text::json) AS r (id bigint)
-     WHERE u.id = r.id AND u.state IN ('planned', 'unknown')
-     RETURNING u.feed_id, u.customer_id, u.bucket_start, u.bucket_end`,
-    [recordset(input.rowIds.map((id) => ({ id }))), input.state],
+    `UPDATE usage_report SET state = $2, verify_step = 'none', doubt_since = NULL
+     WHERE id = ANY ($1::bigint[]) AND state IN ('planned', 'unknown')
+     RETURNING feed_id, customer_id, bucket_start, bucket_end`,
+    [input.rowIds, input.state],
   );
   const byFeed = Map.groupBy(rows, (row) => row.feed_id);
   for (const [feedId, feedRows] of byFeed) {

@@ -21,8 +21,8 @@ import type { StripeApi } from "./stripe/stripe-api.ts";
 const PAGE_ROWS_MAX = 2_000;
 /** Rows marked by one transaction: so many can be in doubt after a crash, beside those in flight. */
 const MARK_ROWS_MAX = 100;
-/** Answers and permissions are gathered this long between transactions, unless half of the calls in flight answered. */
-const GATHER_MS = 25;
+/** Answers and permissions are gathered this long between transactions, unless half of the calls answered. */
+const GATHER_MS = 100;
 /** How long a stop waits for calls in flight; what has no answer by then is found in `sending` at the next start. */
 const STOP_WAIT_MS = 5_000;
 /** A sender that wakes up so long after marking its rows was suspended: it must look at the row again before calling. */
@@ -191,7 +191,7 @@ class PageSender {
     const { pacer } = this.#context;
     const gatherMs = Math.max(0, this.#steppedAt + GATHER_MS - performance.now());
     const waits: number[] = [];
-    if (this.#results.length > 0) waits.push(this.#results.length * 2 >= this.#inFlight ? 0 : gatherMs);
+    if (this.#results.length > 0) waits.push(this.#results.length >= this.#inFlight ? 0 : gatherMs);
     const room = this.#room();
     if (room > 0) waits.push(Math.min(pacer.waitMs(room), Math.max(gatherMs, pacer.waitMs(1))));
     return waits.length === 0 ? null : Math.ceil(Math.min(...waits));

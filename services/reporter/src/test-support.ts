@@ -86,81 +86,78 @@ export interface Pipeline {
   progress(clockAt: number, partitions?: number): Promise<void>;
 }
 
+const ROLLUP_COLUMNS = (
+  "mode customer meter meterVersion windowStart dims stream logPartition lane bookedStart ver " +
+  "counted voided sumQty minQty maxQty lastQty lastAt lastOffset"
+).split(" ");
+
+interface Rollup {
+  readonly use: Required<Use>;
+  readonly bookedAt: number;
+  readonly windowAt: number;
+  counted: bigint;
+  sum: bigint;
+}
+
+/** Writes what the aggregator would have written: cumulative values per key, the highest `ver` wins. */
 export function createPipeline(analytics: AnalyticsStore, clock: ManualClock): Pipeline {
-  const sums = new Map<
-    string,
-    { counted: bigint; sum: bigint; use: Required<Use>; bookedAt: number; windowAt: number }
-  >();
+  const rollups = new Map<string, Rollup>();
+  const partitions = Array.from({ length: PARTITION_COUNT }, (_, partition) => partition);
   let offset = 1;
   return {
     async activate(meter, rule = {}) {
       const { aggregation = "sum", mode = "test", version = 1 } = rule;
       const body = JSON.stringify({ mode, meter, version, rule: { key: meter, aggregation } });
+      offset += 1;
       await analytics.insert({
         table: "control_records",
         columns: ["stream", "logPartition", "logOffset", "bookedAt", "kind", "target", "body"],
-        rows: Array.from({ length: PARTITION_COUNT }, (_, partition) => [
-          1,
-          partition,
-          (offset += 1),
-          clock.now(),
-          "meter.activate",
-          "",
-          body,
-        ]),
+        rows: partitions.map((partition) => [1, partition, offset, clock.now(), "meter.activate", "", body]),
       });
     },
     async use(uses) {
-      const dirty = new Set<string>();
-      for (const given of uses) {
-        const use = { meter: "tokens", mode: "test" as const, dims: [], ...given };
-        const bookedAt = floorTo(clock.now(), BOOKING_WINDOW_SECONDS * 1_000);
-        const windowAt = windowStartOf(use.at);
-        const key = JSON.stringify([use.mode, use.customer, use.meter, windowAt, use.dims, bookedAt]);
-        const row = sums.get(key) ?? { counted: 0n, sum: 0n, use, bookedAt, windowAt };
-        row.counted += 1n;
-        row.sum += parseQuantity(use.quantity) ?? 0n;
-        sums.set(key, row);
-        dirty.add(key);
-      }
+      const dirty = new Set(uses.map((use) => addUse(rollups, use, clock.now())));
       offset += 1;
-      await analytics.insert({
-        table: "rollup",
-        columns: [
-          ...["mode", "customer", "meter", "meterVersion", "windowStart", "dims", "stream", "logPartition", "lane"],
-          ...[
-            "bookedStart",
-            "ver",
-            "counted",
-            "voided",
-            "sumQty",
-            "minQty",
-            "maxQty",
-            "lastQty",
-            "lastAt",
-            "lastOffset",
-          ],
-        ],
-        rows: [...dirty].flatMap((key) => {
-          const row = sums.get(key);
-          if (row === undefined) return [];
-          const sum = formatQuantity(row.sum);
-          const { mode, customer, meter, dims } = row.use;
-          const bookedStart = row.bookedAt / 1_000;
-          const head = [mode, customer, meter, 1, row.windowAt / 1_000, dims, 1, 0, 0, bookedStart, offset];
-          return [[...head, row.counted, 0, sum, sum, sum, sum, row.windowAt, 0]];
-        }),
+      const rows = [...dirty].map(({ bookedAt, counted, sum: scaled, use, windowAt }) => {
+        const sum = formatQuantity(scaled);
+        const key = [
+          use.mode,
+          use.customer,
+          use.meter,
+          1,
+          windowAt / 1_000,
+          use.dims,
+          1,
+          0,
+          0,
+          bookedAt / 1_000,
+          offset,
+        ];
+        return [...key, counted, 0, sum, sum, sum, sum, windowAt, 0];
       });
+      await analytics.insert({ table: "rollup", columns: ROLLUP_COLUMNS, rows });
     },
-    async progress(clockAt, partitions = PARTITION_COUNT) {
+    async progress(clockAt, count = PARTITION_COUNT) {
       offset += 1;
       await analytics.insert({
         table: "progress",
         columns: ["stream", "logPartition", "nextOffset", "logClock", "lastRecord", "counted", "writer", "storedAt"],
-        rows: Array.from({ length: partitions }, (_, partition) => [1, partition, offset, clockAt, 0, 0, "test", 0]),
+        rows: partitions.slice(0, count).map((partition) => [1, partition, offset, clockAt, 0, 0, "test", 0]),
       });
     },
   };
+}
+
+function addUse(rollups: Map<string, Rollup>, given: Use, nowAt: number): Rollup {
+  const use = { meter: "tokens", mode: "test" as const, dims: [], ...given };
+  const bookedAt = floorTo(nowAt, BOOKING_WINDOW_SECONDS * 1_000);
+  const windowAt = windowStartOf(use.at);
+  const key = JSON.stringify([use.mode, use.customer, use.meter, windowAt, use.dims, bookedAt]);
+  const rollup = rollups.get(key) ?? { counted: 0n, sum: 0n, use, bookedAt, windowAt };
+  rollups.set(key, rollup);
+  rollup.counted += 1n;
+  rollup.sum += parseQuantity(use.quantity) ?? 0n;
+  return rollup;
 }
 
 export function testConfig(environment: Record<string, string> = {}): ReporterConfig {

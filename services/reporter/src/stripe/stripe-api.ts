@@ -69,10 +69,13 @@ export function createStripeApi(input: {
   secretKey: string;
   apiUrl?: string | undefined;
   connectionsMax: number;
+  /** Default 20 s; see {@link ATTEMPT_MS}. */
+  attemptMs?: number;
 }): StripeApi {
+  const { attemptMs = ATTEMPT_MS, connectionsMax } = input;
   const url = new URL(input.apiUrl ?? "https://api.stripe.com");
   const protocol = url.protocol === "http:" ? "http" : "https";
-  const http = createTracingHttpClient({ protocol, connectionsMax: input.connectionsMax, attemptMs: ATTEMPT_MS });
+  const http = createTracingHttpClient({ protocol, connectionsMax, attemptMs });
   const stripe = new Stripe(input.secretKey, {
     host: url.hostname,
     port: url.port === "" ? (protocol === "http" ? 80 : 443) : Number(url.port),
@@ -80,7 +83,7 @@ export function createStripeApi(input: {
     httpClient: http.client,
     // Our own table decides what is repeated, with which key.
     maxNetworkRetries: 0,
-    timeout: ATTEMPT_MS,
+    timeout: attemptMs,
     telemetry: false,
   });
   return new StripeClient(stripe, http);
