@@ -80,7 +80,7 @@ test.each<FaultMode>(["before", "half", "after"])(
 
 test("G1 G2 G3 two kills in a row, the second while the first is being recovered", async () => {
   for (let first = 12; first < 60; first += 6) {
-    for (let second = 1; second < 30; second += 1) {
+    for (let second = 1; second < 30; second += 3) {
       const log = trafficLog();
       const store = new ModelStore();
       const clock = clockAfterTraffic();

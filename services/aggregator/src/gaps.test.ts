@@ -45,6 +45,23 @@ test("G1 a log whose beginning is gone before anything was stored halts", async 
   expect((await haltOf({ log, store: new ModelStore() })).code).toBe("LOG_GAP");
 });
 
+test("an operator may say where a stream begins: progress without a last record, and restarts go on from there", async () => {
+  const log = trafficLog();
+  log.deleteBefore(1, 3);
+  const store = new ModelStore();
+  await store.recordProgress([{ partition: 1, nextOffset: 3, logClockAt: 0, lastRecord: 0n, counted: 0 }]);
+  await driveToEnd(aggregatorOn({ store, log, clock }), log);
+  log.appendAt(clock.now(), controlRecord({ kind: "tick" }, 1));
+  await driveToEnd(aggregatorOn({ store, log, clock }), log);
+  const offsets = store.rows("raw_events").filter((row) => row.logPartition === 1);
+  expect(offsets.map((row) => row.logOffset)).toEqual(
+    log
+      .entries(1)
+      .slice(3)
+      .map((entry) => entry.offset),
+  );
+});
+
 test("G3 a truncated log halts", async () => {
   const ports = await storedTraffic();
   ports.log.truncate(0, 10);

@@ -16,6 +16,16 @@ export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
     const statuses = raw.sort((a, b) => a.logOffset - b.logOffset).map((row) => row.status);
     expect(statuses, `statuses of partition ${partition}`).toEqual(whole.statuses);
 
+    const furthest = store.progress
+      .filter((row) => row.partition === partition)
+      .toSorted((a, b) => a.nextOffset - b.nextOffset)
+      .at(-1);
+    expect(furthest, `progress of partition ${partition}`).toMatchObject({
+      nextOffset: entries.length,
+      logClockAt: whole.clockAt,
+      counted: whole.statuses.filter((status) => status === "counted").length,
+    });
+
     for (const row of store.rows("rollup").filter(({ logPartition }) => logPartition === partition)) {
       const prefix = referenceFold(partition, entries.slice(0, row.ver));
       expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix.rollups, keyOf(row)));
