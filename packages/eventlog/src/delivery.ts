@@ -1,7 +1,8 @@
 import type { LogEntry, LogSubscriber } from "@tallyhouse/domain";
 
-/** One batch to the subscriber holds at most this many entries, and at most 1 MiB (the sources see to that). */
+/** One batch to the subscriber holds at most this many entries. */
 export const BATCH_ENTRIES_MAX = 5_000;
+/** And at most this many bytes, which the sources see to. */
 export const BATCH_BYTES_MAX = 1_048_576;
 
 /** Where a delivery loop takes entries from. */

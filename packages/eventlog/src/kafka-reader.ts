@@ -279,7 +279,9 @@ export class KafkaReader {
       if (this.#checks % LAG_CHECK_EVERY === 0) {
         const { logger, topic } = this.#input;
         // A broker that stays away is the fetch watchdog's case.
-        this.#noteLags().catch((error: unknown) => logger?.warn({ topic, err: error }, "the lag is unknown at the moment"));
+        this.#noteLags().catch((error: unknown) =>
+          logger?.warn({ topic, err: error }, "the lag is unknown at the moment"),
+        );
       }
       this.#armWatch();
     }, WATCH_EVERY_MS);

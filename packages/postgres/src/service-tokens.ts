@@ -109,7 +109,7 @@ const CHECKSUM_LENGTH = 6;
  * A new service token: prefix, 256 random bits in base62, and the CRC-32 of all before it, so that a secret scanner
  * can tell a token from look-alikes without asking anybody.
  */
-export function generateServiceToken(mode: Mode, randomBytes: (size: number) => Buffer): string {
+export function generateServiceToken(mode: Mode, randomBytes: (byteCount: number) => Buffer): string {
   const secret = BigInt(`0x${randomBytes(SECRET_BYTES).toString("hex")}`);
   const body = `svc_${mode}_th_${base62(secret, SECRET_LENGTH)}`;
   return body + base62(BigInt(crc32(body)), CHECKSUM_LENGTH);
