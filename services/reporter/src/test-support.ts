@@ -18,6 +18,7 @@ import { buildReporter, type Reporter, type ReporterPorts } from "./app.ts";
 import { type ReporterConfig, ReporterConfigSchema } from "./config.ts";
 
 export const TEST_KEY = "sk_test_reporter";
+export const LIVE_KEY = "sk_live_reporter";
 const BOOKING_WINDOW_SECONDS = 900;
 const PARTITION_COUNT = 2;
 const INFRA = join(import.meta.dirname, "../../../infra");
