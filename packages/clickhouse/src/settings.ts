@@ -1,6 +1,6 @@
 /** A value of a ClickHouse setting: numbers for numeric and boolean ones. */
 type SettingValue = string | number;
-/** ClickHouse settings by name, as one connection carries them. */
+/** Settings of one connection, by name. */
 export type Settings = Readonly<Record<string, SettingValue>>;
 
 /** Longest run of one SELECT in the engine, seconds; the engine stops it. An aggregator reads some 140 M rows in it. */

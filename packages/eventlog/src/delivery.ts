@@ -2,7 +2,7 @@ import type { LogEntry, LogSubscriber } from "@tallyhouse/domain";
 
 /** One batch to the subscriber holds at most this many entries. */
 export const BATCH_ENTRIES_MAX = 5_000;
-/** And at most this many bytes, which the sources see to. */
+/** Payload bytes of one batch to the subscriber; the sources see to it. */
 export const BATCH_BYTES_MAX = 1_048_576;
 
 /** Where a delivery loop takes entries from. */
