@@ -5,11 +5,13 @@ const blank = (text: string): string => text.replaceAll(/[^\n]/g, " ");
 // What can stand before a `/` that begins a regular expression; after a name, a number or a bracket it divides.
 const REGEX_MAY_FOLLOW = /(?:^|[(,=:[!&|?{};+\-*%<>~^]|\b(?:return|typeof|case|in|of))\s*$/;
 const REGEX = /\/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\[\n])+\/[a-z]*/y;
+/** A run in which nothing can begin. */
+const PLAIN = /[^/"'`{}]+/y;
 const COMMENT = /\/\/[^\n]*|\/\*[\s\S]*?\*\//y;
 const QUOTED = /"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'/y;
 
 /** Blanks comments, and with `strings` also the contents of strings, templates and regular expressions. */
-export function maskSource(text: string, masked: { comments?: boolean; strings?: boolean }): string {
+function maskSource(text: string, masked: { comments?: boolean; strings?: boolean }): string {
   let out = "";
   let at = 0;
   const braces: number[] = []; // Depths at which a template goes on after `}`.
@@ -23,13 +25,19 @@ export function maskSource(text: string, masked: { comments?: boolean; strings?:
     at += piece.length;
   };
   while (at < text.length) {
+    const plain = take(PLAIN);
+    if (plain !== null) {
+      emit(plain, false);
+      continue;
+    }
     const comment = take(COMMENT);
     if (comment !== null) {
       out += masked.comments === true ? blank(comment) : comment;
       at += comment.length;
       continue;
     }
-    const literal = take(QUOTED) ?? (REGEX_MAY_FOLLOW.test(out.slice(-40)) ? take(REGEX) : null);
+    const isSlash = text[at] === "/";
+    const literal = take(QUOTED) ?? (isSlash && REGEX_MAY_FOLLOW.test(out.slice(-40)) ? take(REGEX) : null);
     if (literal !== null) {
       emit(literal, masked.strings);
       continue;
@@ -67,12 +75,22 @@ function templatePieceAt(text: string, start: number): string {
 
 /** Code without comments: what is left runs. */
 export function codeOf(text: string): string {
-  return maskSource(text, { comments: true });
+  return remembered(codes, text, () => maskSource(text, { comments: true }));
 }
 
 /** Code without comments and without what stands in strings. */
 export function bareCodeOf(text: string): string {
-  return maskSource(text, { comments: true, strings: true });
+  return remembered(bareCodes, text, () => maskSource(text, { comments: true, strings: true }));
+}
+
+// Many rules read the same files; a test run reads one tree of a few MB.
+const codes = new Map<string, string>();
+const bareCodes = new Map<string, string>();
+
+function remembered(known: Map<string, string>, text: string, make: () => string): string {
+  const made = known.get(text) ?? make();
+  known.set(text, made);
+  return made;
 }
 
 /** Comments only: everything that runs is blanked. */
