@@ -50,7 +50,7 @@ const usages = fc.array(
     offsetMs: fc.oneof(
       fc.integer({ min: -40 * HOUR_MS, max: 40 * HOUR_MS }),
       // Close to the change of the clock, and on edges of windows.
-      fc.integer({ min: -16, max: 16 }).map((quarter) => quarter * 15 * MINUTE_MS),
+      fc.integer({ min: -8, max: 8 }).map((quarter) => quarter * 15 * MINUTE_MS),
     ),
     hundredths: fc.integer({ min: -500, max: 100_000 }),
     region: fc.constantFrom("eu", "us", "=1+1"),
@@ -58,6 +58,9 @@ const usages = fc.array(
   }),
   { minLength: 1, maxLength: 25 },
 );
+
+/** Often short, so that much of the usage lies in the edges. */
+const edgeMs = fc.oneof(fc.integer({ min: 1, max: HOUR_MS }), fc.integer({ min: 1, max: 40 * HOUR_MS }));
 
 it("G3: equals a recount of the usage events, for every window, zone, range and aggregation", async () => {
   await fc.assert(
@@ -69,8 +72,8 @@ it("G3: equals a recount of the usage events, for every window, zone, range and 
         groupBy: fc.constantFrom([], ["model"], ["model", "region"]),
         beforeQuarters: fc.integer({ min: 1, max: 200 }),
         afterQuarters: fc.integer({ min: 1, max: 200 }),
-        beforeMs: fc.integer({ min: 1, max: 40 * HOUR_MS }),
-        afterMs: fc.integer({ min: 1, max: 40 * HOUR_MS }),
+        beforeMs: edgeMs,
+        afterMs: edgeMs,
       }),
       async ({ place: [tz, instant], meter, groupBy, ...given }) => {
         runs += 1;
@@ -106,9 +109,10 @@ it("G3: equals a recount of the usage events, for every window, zone, range and 
         }
       },
     ),
-    { numRuns: 30 },
+    { numRuns: 20 },
   );
-});
+  // Some 10 s; a machine that runs other suites at the same time takes several times that.
+}, 180_000);
 
 async function ask(question: {
   readonly customer: string;

@@ -143,6 +143,49 @@ describe("GET /v1/usage", () => {
     expect(await cut("09:16:00", "09:59:00")).toEqual(["0"]);
   });
 
+  it("joins edges and windows by the aggregation, whichever holds the answer", async () => {
+    const cut = async (meter: string, from: string, to: string): Promise<unknown> => {
+      const { body } = await usage(`customer=cus_hand&meter=${meter}&from=2026-11-20T${from}Z&to=2026-11-20T${to}Z`);
+      return (body["data"] as { quantity: string }[])[0]?.quantity;
+    };
+    // An edge before the windows, an edge behind them.
+    expect(await cut("newest", "09:14:00", "09:30:00")).toBe("12345678901234567890.123456789");
+    expect(await cut("newest", "09:14:00", "10:00:00.001")).toBe("-4");
+    expect(await cut("smallest", "09:14:00", "09:30:00")).toBe("3");
+    expect(await cut("smallest", "09:14:00", "10:00:00.001")).toBe("-4");
+    expect(await cut("largest", "09:14:00", "10:00:00.001")).toBe("12345678901234567890.123456789");
+    expect(await cut("calls", "09:14:00", "10:00:00.001")).toBe("3");
+  });
+
+  it("keeps apart the two hours that a clock set back shows, and knows days of 23 and 25 hours", async () => {
+    const customer = "cus_clock";
+    const times = ["2026-03-08T12:00:00Z", "2026-11-01T05:10:00Z", "2026-11-01T06:10:00Z", "2026-04-04T15:10:00Z"];
+    const events = times.map((time, index) =>
+      counted({ offset: 40 + index }, { occurredAt: Date.parse(time), customer }),
+    );
+    await store(world.analytics, events, [tokens]);
+    const rows = async (window: string, tz: string, [from, to]: readonly [string, string]): Promise<string[]> => {
+      const { body } = await usage(
+        `customer=${customer}&meter=input_tokens&window=${window}&tz=${tz}&from=${from}&to=${to}`,
+      );
+      return (body["data"] as { start: string; end: string }[]).map(({ start, end }) => `${start} ${end}`);
+    };
+    const year = ["2026-01-01T00:00:00Z", "2026-12-01T00:00:00Z"] as const;
+    expect(await rows("hour", "America/New_York", ["2026-11-01T00:00:00Z", year[1]])).toEqual([
+      "2026-11-01T01:00:00-04:00 2026-11-01T01:00:00-05:00",
+      "2026-11-01T01:00:00-05:00 2026-11-01T02:00:00-05:00",
+    ]);
+    expect(await rows("day", "America/New_York", year)).toEqual([
+      "2026-03-08T00:00:00-05:00 2026-03-09T00:00:00-04:00",
+      "2026-04-04T00:00:00-04:00 2026-04-05T00:00:00-04:00",
+      "2026-11-01T00:00:00-04:00 2026-11-02T00:00:00-05:00",
+    ]);
+    // The clock goes back by half an hour at 02:00: what it then shows from 01:30 is an hour of 30 minutes.
+    expect(await rows("hour", "Australia/Lord_Howe", ["2026-04-04T00:00:00Z", "2026-04-05T00:00:00Z"])).toEqual([
+      "2026-04-05T01:30:00+10:30 2026-04-05T02:00:00+10:30",
+    ]);
+  });
+
   it("says 0 for a sum of nothing and nothing for the smallest of nothing", async () => {
     const span = "from=2026-11-01T00:00:00Z&to=2026-11-02T00:00:00Z";
     const sum = await usage(`customer=nobody&meter=input_tokens&${span}`);
