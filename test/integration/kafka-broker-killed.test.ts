@@ -47,10 +47,10 @@ it("G1 keeps every acknowledged record through a broker's SIGKILL, and the appen
     await under.opened.close();
     const reader = await openKafkaLog(options);
     const collector = new LogCollector();
-    await reader.log.subscribe(collector);
+    await collector.subscribeTo(reader);
     const read = new Set<string>();
     for (let partition = 0; partition < PARTITION_COUNT; partition += 1) {
-      reader.log.seek(partition, 0);
+      collector.seek(partition, 0);
       const { endOffset } = await reader.log.bounds(partition);
       for (const value of valuesOf(await collector.untilOffset(partition, endOffset))) read.add(value);
     }

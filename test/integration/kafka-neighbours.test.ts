@@ -27,7 +27,7 @@ async function openRead(
   const under = await openKafkaUnderTest(options);
   closing.push(() => under.dispose());
   const collector = new LogCollector();
-  await under.opened.log.subscribe(collector);
+  await collector.subscribeTo(under.opened);
   return { collector, log: under.opened.log, failed: under.opened.failed };
 }
 
@@ -75,7 +75,7 @@ describe("a neighbour's transactions", () => {
     const expected = ["0", "1", null, null, null, "committed", null, "2"];
     for (const from of [0, 2, 3, 4, 5, 6, 7]) {
       collector.clear();
-      log.seek(0, from);
+      collector.seek(0, from);
       const entries = await collector.untilOffset(0, expected.length);
       expect(entries.map((entry) => entry.offset)).toEqual(expected.slice(from).map((_, i) => from + i));
       expect(entries.map((entry) => entry.value?.toString() ?? null)).toEqual(expected.slice(from));
@@ -102,7 +102,7 @@ describe("a neighbour's transactions", () => {
     // b a b abort(a) b abort(b) 0
     for (let from = 0; from < 7; from += 1) {
       collector.clear();
-      log.seek(0, from);
+      collector.seek(0, from);
       const entries = await collector.untilOffset(0, 7);
       expect(entries.map((entry) => [entry.offset, entry.marker])).toEqual(
         Array.from({ length: 7 - from }, (_, i) => [from + i, from + i < 6]),
@@ -117,7 +117,7 @@ describe("a neighbour's transactions", () => {
     const transaction = await producer.transaction();
     await transaction.send({ topic: options.topic, messages: [{ partition: 0, value: "aborted" }] });
     await transaction.abort();
-    log.seek(0, 0);
+    collector.seek(0, 0);
     const entries = await collector.untilOffset(0, 2);
     expect(entries.map((entry) => entry.marker)).toEqual([true, true]);
     await log.append(numberedRecords(0, 3));
@@ -128,7 +128,7 @@ describe("a neighbour's transactions", () => {
 describe("foreign producers", () => {
   it("are read in zstd and gzip; a repeated header counts with its last value", async () => {
     const options = freshLogOptions(brokers, 1);
-    const { log, collector } = await openRead(options);
+    const { collector } = await openRead(options);
     const producer = kafka.producer();
     await producer.connect();
     closing.push(() => producer.disconnect());
@@ -137,7 +137,7 @@ describe("foreign producers", () => {
       const messages = [{ partition: 0, key: null, value: "x", headers: { twice: ["1", "2"], once: "3" } }];
       await producer.send({ topic, compression, messages });
     }
-    log.seek(0, 0);
+    collector.seek(0, 0);
     const entries = await collector.untilOffset(0, 2);
     for (const { headers, key } of entries) {
       expect([key, String(headers["twice"]), String(headers["once"])]).toEqual([null, "2", "3"]);
@@ -150,7 +150,7 @@ describe("positions that went away", () => {
     const options = freshLogOptions(brokers, 1);
     const { log, collector, failed } = await openRead(options);
     await log.append(numberedRecords(0, 10));
-    log.seek(0, 0);
+    collector.seek(0, 0);
     collector.hold(0);
     await collector.until(() => collector.batchCountOf(0) > 0);
     // A backlog larger than the bounded queue, so that fetching has to go on behind it after the deletion.
@@ -169,11 +169,11 @@ describe("positions that went away", () => {
     await log.append([...numberedRecords(0, 10), ...numberedRecords(1, 1)]);
     await deleteBelow(options.topic, 4);
     expect(await log.bounds(0)).toEqual({ earliestOffset: 4, endOffset: 10 });
-    log.seek(0, 2);
-    log.seek(1, 0);
+    collector.seek(0, 2);
+    collector.seek(1, 0);
     await collector.untilOffset(1, 1);
     expect(collector.entriesOf(0)).toEqual([]);
-    log.seek(0, 4);
+    collector.seek(0, 4);
     expect(valuesOf(await collector.untilOffset(0, 10))).toEqual(["4", "5", "6", "7", "8", "9"]);
   });
 });
@@ -215,14 +215,14 @@ it("shares the partitions of one group, each complete list reported, each record
   const second = await openKafkaLog(options);
   closing.push(() => second.close());
   const other = new LogCollector();
-  await second.log.subscribe(other);
+  await other.subscribeTo(second);
   await collector.until(() => collector.assignments.at(-1)?.length === 2);
   await other.until(() => other.assignments.at(-1)?.length === 2);
   const [mine = [], theirs = []] = [collector.assignments.at(-1), other.assignments.at(-1)];
   expect([...mine, ...theirs].sort((x, y) => x - y)).toEqual([0, 1, 2, 3]);
   for (const partition of [0, 1, 2, 3]) {
-    log.seek(partition, 0);
-    second.log.seek(partition, 0);
+    collector.seek(partition, 0);
+    other.seek(partition, 0);
   }
   await log.append([0, 1, 2, 3].flatMap((partition) => numberedRecords(partition, 5)));
   for (const partition of mine) await collector.untilOffset(partition, 5);

@@ -35,10 +35,10 @@ it("G1 keeps everything acknowledged through SIGKILL after SIGKILL, without a ga
   const opened = await openEmbeddedLog({ folder, name: "usage", partitionCount: 2, clock });
   const { log } = opened;
   const collector = new LogCollector();
-  await log.subscribe(collector);
+  await collector.subscribeTo(opened);
   const read: string[] = [];
   for (const partition of [0, 1]) {
-    log.seek(partition, 0);
+    collector.seek(partition, 0);
     const { endOffset } = await log.bounds(partition);
     const entries = await collector.untilOffset(partition, endOffset);
     expect(entries.map((entry) => entry.offset)).toEqual(Array.from({ length: endOffset }, (_, i) => i));

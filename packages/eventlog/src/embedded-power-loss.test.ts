@@ -25,8 +25,8 @@ function open(fileSystem: PowerLossFileSystem, rest: { fsync?: "interval" } = {}
 async function readAll(opened: OpenedEventLog, partition: number, from = 0): Promise<LogEntry[]> {
   const { endOffset } = await opened.log.bounds(partition);
   const collector = new LogCollector();
-  await opened.log.subscribe(collector);
-  opened.log.seek(partition, from);
+  await collector.subscribeTo(opened);
+  collector.seek(partition, from);
   if (endOffset > from) await collector.untilOffset(partition, endOffset);
   return collector.entriesOf(partition);
 }
@@ -37,8 +37,8 @@ async function scenario(fileSystem: PowerLossFileSystem): Promise<{ acknowledged
   const seen = new LogCollector();
   try {
     const opened = await open(fileSystem);
-    await opened.log.subscribe(seen);
-    for (const partition of [0, 1]) opened.log.seek(partition, 0);
+    await seen.subscribeTo(opened);
+    for (const partition of [0, 1]) seen.seek(partition, 0);
     const append = async (partition: number, from: number, count: number): Promise<void> => {
       await opened.log.append(numberedRecords(partition, count, from));
       for (let i = from; i < from + count; i += 1) acknowledged[partition]?.push(String(i));
@@ -140,8 +140,8 @@ it("G1 shows readers and bounds nothing that an fsync has not confirmed", async 
   const fileSystem = new PowerLossFileSystem();
   const opened = await open(fileSystem);
   const collector = new LogCollector();
-  await opened.log.subscribe(collector);
-  opened.log.seek(0, 0);
+  await collector.subscribeTo(opened);
+  collector.seek(0, 0);
   const reached = Promise.withResolvers<void>();
   const gate = Promise.withResolvers<void>();
   fileSystem.beforeCall = ({ call }) => {
@@ -156,7 +156,7 @@ it("G1 shows readers and bounds nothing that an fsync has not confirmed", async 
   });
   await reached.promise;
   expect(await opened.log.bounds(0)).toEqual({ earliestOffset: 0, endOffset: 0 });
-  opened.log.seek(0, 0);
+  collector.seek(0, 0);
   // A turn of the event loop: a delivery that were wrongly possible would have begun.
   await nextTurn();
   expect([collector.entriesOf(0), isAcknowledged]).toEqual([[], false]);
@@ -190,8 +190,8 @@ describe("a failing disk", () => {
       }
     };
     const collector = new LogCollector();
-    await opened.log.subscribe(collector);
-    opened.log.seek(0, 0);
+    await collector.subscribeTo(opened);
+    collector.seek(0, 0);
     await expect(opened.log.append(numberedRecords(0, 1, 2))).rejects.toMatchObject({ code: "LOG_UNAVAILABLE" });
     await expect(opened.failed).rejects.toMatchObject({ code: "LOG_UNAVAILABLE", action: "halt" });
     await expect(opened.log.append(numberedRecords(0, 1, 3))).rejects.toMatchObject({ code: "LOG_UNAVAILABLE" });

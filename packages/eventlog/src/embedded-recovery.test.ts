@@ -58,8 +58,8 @@ function frameStarts(bytes: Buffer): number[] {
 async function readAll(log: OpenedEventLog): Promise<string[]> {
   const { endOffset } = await log.log.bounds(0);
   const collector = new LogCollector();
-  await log.log.subscribe(collector);
-  log.log.seek(0, 0);
+  await collector.subscribeTo(log);
+  collector.seek(0, 0);
   return endOffset === 0 ? [] : valuesOf(await collector.untilOffset(0, endOffset));
 }
 
@@ -158,8 +158,9 @@ describe("damage that no crash leaves", () => {
       await writeFile(first, whole);
       await fault();
       const log = await open();
-      await log.log.subscribe(new LogCollector());
-      log.log.seek(0, 0);
+      const collector = new LogCollector();
+      await collector.subscribeTo(log);
+      collector.seek(0, 0);
       await expect(log.failed).rejects.toMatchObject({ code: "LOG_CORRUPT", action: "halt" });
       await log.close();
     }
@@ -201,8 +202,8 @@ describe("opening", () => {
     opened.push(early);
     await early.log.append(numberedRecords(0, 1));
     const collector = new LogCollector();
-    await early.log.subscribe(collector);
-    early.log.seek(0, RECORD_COUNT);
+    await collector.subscribeTo(early);
+    collector.seek(0, RECORD_COUNT);
     expect((await collector.untilOffset(0, RECORD_COUNT + 1))[0]?.receivedAt).toBe(clock.now());
   });
 });
@@ -210,8 +211,8 @@ describe("opening", () => {
 it("serves a slow reader from the files, while appends go on into new segments", async () => {
   const log = await open({ segmentBytesMax: 2_000 });
   const collector = new LogCollector();
-  await log.log.subscribe(collector);
-  log.log.seek(0, 0);
+  await collector.subscribeTo(log);
+  collector.seek(0, 0);
   collector.hold(0);
   await log.log.append(numberedRecords(0, 1));
   await collector.until(() => collector.batchCountOf(0) === 1);

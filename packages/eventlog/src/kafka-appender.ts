@@ -2,7 +2,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promi
 import { type LogRecord, TallyhouseError } from "@tallyhouse/domain";
 import { type CompressionTypes, type Kafka, type Message, type Producer } from "kafkajs";
 import { ByteBudget } from "./byte-budget.ts";
-import { KAFKA_RETRY, unavailable } from "./kafka-client.ts";
+import { hasProtocolCode, KAFKA_RETRY, unavailable } from "./kafka-client.ts";
 import { checkProduceAnswer } from "./produce-answer.ts";
 import { recordBytes } from "./record-size.ts";
 
@@ -134,7 +134,7 @@ export class KafkaAppender {
       try {
         problem = await this.#sendOnce(group);
       } catch (error) {
-        if (isTooLarge(error)) return this.#sendHalves(group, { deadlineMs, error });
+        if (hasProtocolCode(error, TOO_LARGE_CODES)) return this.#sendHalves(group, { deadlineMs, error });
         problem = error;
       }
       if (problem === null) {
@@ -207,11 +207,4 @@ export class KafkaAppender {
 
 function messageOf(record: LogRecord): QueuedRecord["message"] {
   return { partition: record.partition, key: record.key, value: record.value, headers: { ...record.headers } };
-}
-
-function isTooLarge(error: unknown): boolean {
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if ("code" in cause && TOO_LARGE_CODES.has(cause.code)) return true;
-  }
-  return false;
 }

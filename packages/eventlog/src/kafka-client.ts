@@ -51,3 +51,11 @@ export function isLocal(brokers: readonly string[]): boolean {
 export function unavailable(message: string, cause?: unknown): TallyhouseError {
   return new TallyhouseError({ code: "LOG_UNAVAILABLE", action: "retry", message, cause });
 }
+
+/** Whether the error or one of its causes is a broker's answer with one of these codes. */
+export function hasProtocolCode(error: unknown, codes: ReadonlySet<unknown>): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if ("code" in cause && codes.has(cause.code)) return true;
+  }
+  return false;
+}

@@ -1,13 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { TallyhouseError } from "@tallyhouse/domain";
 import kafkajs, { type Admin } from "kafkajs";
-import { createKafka, KAFKA_RETRY, type KafkaClientOptions, unavailable } from "./kafka-client.ts";
+import { createKafka, hasProtocolCode, KAFKA_RETRY, type KafkaClientOptions, unavailable } from "./kafka-client.ts";
 import { RECORD_BYTES_MAX } from "./record-size.ts";
 
 const HOUR_MS = 3_600_000;
 const RETENTION_HOURS = 168;
 /** Packing of a foreign producer that kafkajs cannot read would crash every consumer: the broker must repack it. */
 const READABLE_COMPRESSION = new Set(["zstd", "gzip", "uncompressed"]);
+/** UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER. @see https://kafka.apache.org/protocol#protocol_error_codes (read 2026-11) */
+const NOT_READY_CODES = new Set<unknown>([3, 5, 6]);
 const CREATED_ATTEMPTS = 50;
 const CREATED_PAUSE_MS = 100;
 
@@ -112,20 +114,19 @@ async function partitionsOf(admin: Admin, topic: string): Promise<readonly { rep
   }
 }
 
-/** `null` while the topic is unknown or a partition has no leader. */
+/** `null` while the topic is unknown or a partition has no leader that answers. */
 async function readyPartitions(admin: Admin, topic: string): Promise<readonly { replicas: number[] }[] | null> {
   if (!(await admin.listTopics()).includes(topic)) return null;
-  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] }).catch((error: unknown) => {
-    if (isNotYetKnown(error)) return { topics: [] };
+  try {
+    const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+    // Metadata names a leader before that broker knows that it leads. A produce request then appends some of its partitions
+    // and is sent again whole, and a fetch makes kafkajs rejoin: harmless, but not how a stream should begin.
+    await admin.fetchTopicOffsets(topic);
+    return topics[0]?.partitions ?? null;
+  } catch (error) {
+    if (hasProtocolCode(error, NOT_READY_CODES)) return null;
     throw error;
-  });
-  const partitions = topics[0]?.partitions ?? [];
-  return partitions.length > 0 && partitions.every(({ leader }) => leader >= 0) ? partitions : null;
-}
-
-/** Codes UNKNOWN_TOPIC_OR_PARTITION and LEADER_NOT_AVAILABLE. @see https://kafka.apache.org/protocol#protocol_error_codes (read 2026-11) */
-function isNotYetKnown(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === 3 || error.code === 5);
+  }
 }
 
 async function withAdmin(options: KafkaClientOptions, use: (admin: Admin) => Promise<void>): Promise<void> {

@@ -1,4 +1,4 @@
-import type { LogEntry, LogSubscriber } from "@tallyhouse/domain";
+import { assert, type LogEntry, type LogSubscriber, type OpenedEventLog } from "@tallyhouse/domain";
 
 /** One batch as it was handed over. */
 export interface CollectedBatch {
@@ -8,22 +8,41 @@ export interface CollectedBatch {
 
 /**
  * A subscriber that keeps what it gets and lets a test wait for conditions on it, never for time. A batch's promise
- * resolves at once unless its partition is held.
+ * resolves at once unless its partition is held. A log may assign its partitions anew at any time (Kafka does when a fresh
+ * topic's leader moves): then the collector goes on where it was, as every subscriber must.
  */
 export class LogCollector implements LogSubscriber {
   readonly assignments: (readonly number[])[] = [];
   readonly batches: CollectedBatch[] = [];
   readonly #held = new Map<number, PromiseWithResolvers<void>>();
   readonly #conditions: { isMet: () => boolean; resolve: () => void }[] = [];
+  readonly #positions = new Map<number, number>();
+  #opened: OpenedEventLog | null = null;
   #refusal: Error | null = null;
+
+  async subscribeTo(opened: OpenedEventLog): Promise<void> {
+    this.#opened = opened;
+    await opened.log.subscribe(this);
+  }
+
+  seek(partition: number, offset: number): void {
+    assert(this.#opened !== null, "a collector subscribes before it seeks");
+    this.#positions.set(partition, offset);
+    this.#opened.log.seek(partition, offset);
+  }
 
   onAssigned(partitions: readonly number[]): void {
     this.assignments.push(partitions);
+    for (const partition of partitions) {
+      const position = this.#positions.get(partition);
+      if (position !== undefined) this.seek(partition, position);
+    }
     this.#check();
   }
 
   async onEntries(partition: number, entries: readonly LogEntry[]): Promise<void> {
     this.batches.push({ partition, entries });
+    this.#positions.set(partition, (entries.at(-1)?.offset ?? 0) + 1);
     this.#check();
     await this.#held.get(partition)?.promise;
     if (this.#refusal !== null) throw this.#refusal;
@@ -58,12 +77,13 @@ export class LogCollector implements LogSubscriber {
     this.batches.length = 0;
   }
 
-  /** Resolves when the condition holds; it is tried now and after every delivery. */
-  until(isMet: () => boolean): Promise<void> {
-    if (isMet()) return Promise.resolve();
-    return new Promise((resolve) => {
+  /** Resolves when the condition holds; it is tried now and after every delivery. Rejects when the log fails meanwhile. */
+  async until(isMet: () => boolean): Promise<void> {
+    if (isMet()) return;
+    const met = new Promise<void>((resolve) => {
       this.#conditions.push({ isMet, resolve });
     });
+    await (this.#opened === null ? met : Promise.race([met, this.#opened.failed]));
   }
 
   /** Resolves with the entries from `offset` to `endOffset` once the last of them was delivered. */

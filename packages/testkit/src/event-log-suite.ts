@@ -63,8 +63,8 @@ export function eventLogContract(name: string, open: OpenEventLogUnderTest): voi
     async function openRead(): Promise<EventLogUnderTest & { collector: LogCollector }> {
       const under = await openOne();
       const collector = new LogCollector();
-      await under.opened.log.subscribe(collector);
-      for (let partition = 0; partition < PARTITION_COUNT; partition += 1) under.opened.log.seek(partition, 0);
+      await collector.subscribeTo(under.opened);
+      for (let partition = 0; partition < PARTITION_COUNT; partition += 1) collector.seek(partition, 0);
       return { ...under, collector };
     }
 
@@ -182,9 +182,9 @@ function deliveryTests(openRead: OpenRead, openOne: () => Promise<EventLogUnderT
     const { opened } = await openOne();
     await opened.log.append([...numberedRecords(0, 3), ...numberedRecords(1, 3)]);
     const collector = new LogCollector();
-    await opened.log.subscribe(collector);
+    await collector.subscribeTo(opened);
     expect(collector.assignments.at(-1)?.toSorted((a, b) => a - b)).toEqual([0, 1, 2]);
-    opened.log.seek(1, 0);
+    collector.seek(1, 0);
     await collector.untilOffset(1, 3);
     expect(collector.entriesOf(0)).toEqual([]);
   });
@@ -248,7 +248,7 @@ function seekTests(openRead: OpenRead): void {
     await collector.untilOffset(0, 100);
     for (const from of [0, 99, 37, 1, 64]) {
       collector.clear();
-      opened.log.seek(0, from);
+      collector.seek(0, from);
       const entries = await collector.untilOffset(0, 100);
       expect(valuesOf(entries)).toEqual(numbers(from, 100));
     }
@@ -261,7 +261,7 @@ function seekTests(openRead: OpenRead): void {
     await collector.until(() => collector.batchCountOf(0) === 1);
     await opened.log.append(numberedRecords(0, 10, 10));
     collector.clear();
-    opened.log.seek(0, 3);
+    collector.seek(0, 3);
     collector.release(0);
     expect(valuesOf(await collector.untilOffset(0, 20))).toEqual(numbers(3, 20));
   });
@@ -271,7 +271,7 @@ function seekTests(openRead: OpenRead): void {
     await opened.log.append(numberedRecords(0, 40));
     await collector.untilOffset(0, 40);
     collector.clear();
-    for (const from of [0, 10, 39, 20]) opened.log.seek(0, from);
+    for (const from of [0, 10, 39, 20]) collector.seek(0, from);
     await collector.until(() => collector.entriesOf(0).some((entry) => entry.offset === 20));
     const entries = await collector.untilOffset(0, 40);
     expect(valuesOf(entries.slice(entries.findIndex((entry) => entry.offset === 20)))).toEqual(numbers(20, 40));
@@ -282,7 +282,7 @@ function seekTests(openRead: OpenRead): void {
     await opened.log.append(numberedRecords(2, 5));
     await collector.untilOffset(2, 5);
     collector.clear();
-    opened.log.seek(2, 5);
+    collector.seek(2, 5);
     await opened.log.append(numberedRecords(2, 5, 5));
     expect(valuesOf(await collector.untilOffset(2, 10))).toEqual(numbers(5, 10));
   });
@@ -292,20 +292,20 @@ function seekTests(openRead: OpenRead): void {
     await opened.log.append(numberedRecords(0, 5));
     await collector.untilOffset(0, 5);
     collector.clear();
-    opened.log.seek(0, 1_000);
+    collector.seek(0, 1_000);
     await opened.log.append(numberedRecords(1, 5));
     await collector.untilOffset(1, 5);
     await opened.log.append(numberedRecords(0, 5, 5));
     await opened.log.append(numberedRecords(1, 5, 5));
     await collector.untilOffset(1, 10);
     expect(collector.entriesOf(0)).toEqual([]);
-    opened.log.seek(0, 4);
+    collector.seek(0, 4);
     expect(valuesOf(await collector.untilOffset(0, 10))).toEqual(numbers(4, 10));
   });
 
   it("ignores a seek of a partition that it does not own", async () => {
     const { opened, collector } = await openRead();
-    opened.log.seek(PARTITION_COUNT, 0);
+    collector.seek(PARTITION_COUNT, 0);
     await opened.log.append(numberedRecords(0, 2));
     expect(valuesOf(await collector.untilOffset(0, 2))).toEqual(["0", "1"]);
   });
@@ -332,23 +332,23 @@ function lifeTests(openRead: OpenRead, openOne: () => Promise<EventLogUnderTest>
       ]),
     );
     await under.opened.log.commitAdvisory(new Map([[0, 2]]));
-    const { log } = await under.reopen();
+    const reopened = await under.reopen();
     const collector = new LogCollector();
-    await log.subscribe(collector);
-    log.seek(0, 5);
+    await collector.subscribeTo(reopened);
+    collector.seek(0, 5);
     expect(valuesOf(await collector.untilOffset(0, 10))).toEqual(numbers(5, 10));
   });
 
   it("G1 keeps everything over a restart and numbers on from there", async () => {
     const under = await openOne();
     await under.opened.log.append([...numberedRecords(0, 20), ...numberedRecords(2, 3)]);
-    const { log } = await under.reopen();
-    expect(await log.bounds(0)).toEqual({ earliestOffset: 0, endOffset: 20 });
-    await log.append(numberedRecords(0, 20, 20));
+    const reopened = await under.reopen();
+    expect(await reopened.log.bounds(0)).toEqual({ earliestOffset: 0, endOffset: 20 });
+    await reopened.log.append(numberedRecords(0, 20, 20));
     const collector = new LogCollector();
-    await log.subscribe(collector);
-    log.seek(0, 0);
-    log.seek(2, 0);
+    await collector.subscribeTo(reopened);
+    collector.seek(0, 0);
+    collector.seek(2, 0);
     const entries = await collector.untilOffset(0, 40);
     expect(valuesOf(entries)).toEqual(numbers(0, 40));
     expect(entries.map((entry) => entry.offset)).toEqual(numbers(0, 40).map(Number));
@@ -395,7 +395,7 @@ function propertyTests(openRead: OpenRead): void {
         if (all.length === 0) return;
         const from = Math.floor(share * (all.length - 1));
         collector.clear();
-        opened.log.seek(partition, from);
+        collector.seek(partition, from);
         const entries = await collector.untilOffset(partition, all.length);
         expect(entries.map((entry) => entry.offset)).toEqual(all.slice(from).map((_, i) => from + i));
         expect(entries.map(contentOf)).toEqual(all.slice(from).map(contentOf));
