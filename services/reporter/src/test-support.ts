@@ -69,7 +69,7 @@ export async function openStores(): Promise<Stores> {
   };
 }
 
-export interface Use {
+interface Use {
   readonly customer: string;
   readonly at: number;
   readonly quantity: string;
@@ -160,7 +160,7 @@ function addUse(rollups: Map<string, Rollup>, given: Use, nowAt: number): Rollup
   return rollup;
 }
 
-export function testConfig(environment: Record<string, string> = {}): ReporterConfig {
+function testConfig(environment: Record<string, string> = {}): ReporterConfig {
   const parsed = ReporterConfigSchema.parse({
     STRIPE_TEST_SECRET_KEY: TEST_KEY,
     REPORT_AUTO_MAP: "true",
