@@ -8,13 +8,12 @@ import {
   createPipeline,
   LIVE_KEY,
   manualClock,
-  openStores,
   startEmulator,
   startReporter,
-  type Stores,
   stripeTotals,
   TEST_KEY,
 } from "./test-support.ts";
+import { openStores, type Stores } from "./test-support/ports.ts";
 
 let stores: Stores;
 beforeAll(async () => {

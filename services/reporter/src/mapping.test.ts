@@ -4,68 +4,68 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusalOf } from "./map-meters.ts";
 import { createStripeApi, type StripeApi } from "./stripe/stripe-api.ts";
 import {
-  createPipeline,
+  createMemoryPipeline,
   manualClock,
-  openStores,
   startEmulator,
   startReporter,
-  type Stores,
   stripeTotals,
   TEST_KEY,
 } from "./test-support.ts";
+import { type Ledger, openLedger } from "./test-support/ports.ts";
 
-let stores: Stores;
+let ledger: Ledger;
 beforeAll(async () => {
-  stores = await openStores();
+  ledger = await openLedger();
 });
-afterAll(() => stores.close());
-beforeEach(() => stores.reset());
+afterAll(() => ledger.close());
+beforeEach(() => ledger.reset());
 
 async function startWorld() {
   const clock = manualClock();
-  const pipeline = createPipeline(stores.analytics, clock);
+  const pipeline = createMemoryPipeline(clock);
   const emulator = await startEmulator(clock);
   await pipeline.activate("tokens");
   await pipeline.use([{ customer: "a", at: clock.now() - 3 * HOUR_MS, quantity: "4" }]);
   await pipeline.progress(clock.now());
   const stripe = new Stripe(TEST_KEY, { ...emulator.stripeConfig, telemetry: false });
   const environment = { STRIPE_API_URL: emulator.url };
-  return { clock, emulator, stripe, environment };
+  const ports = { clock, analytics: pipeline.analytics, control: ledger.control };
+  return { clock, emulator, stripe, environment, ports };
 }
 
 describe("mapping to Stripe objects", () => {
   it("uses the meter that Stripe already has under our name", async () => {
-    const { clock, emulator, stripe, environment } = await startWorld();
+    const { emulator, stripe, environment, ports } = await startWorld();
     const meter = await stripe.billing.meters.create({
       event_name: "th_tokens_v1",
       display_name: "made by an earlier life",
       default_aggregation: { formula: "sum" },
     });
-    const reporter = startReporter({ ...stores, clock }, environment);
+    const reporter = startReporter(ports, environment);
     expect(await reporter.runOnce()).toMatchObject({ accepted: 1 });
-    const rows = await stores.control.query("SELECT stripe_meter_id FROM usage_report");
+    const rows = await ledger.control.query("SELECT stripe_meter_id FROM usage_report");
     expect(rows).toEqual([{ stripe_meter_id: meter.id }]);
     await reporter.close();
     await emulator.close();
   });
 
   it("refuses a meter whose formula would add up otherwise, and reports nothing to it", async () => {
-    const { clock, emulator, stripe, environment } = await startWorld();
+    const { emulator, stripe, environment, ports } = await startWorld();
     await stripe.billing.meters.create({
       event_name: "th_tokens_v1",
       display_name: "last wins",
       default_aggregation: { formula: "last" },
     });
-    const reporter = startReporter({ ...stores, clock }, environment);
+    const reporter = startReporter(ports, environment);
     expect(await reporter.runOnce()).toMatchObject({ planned: 0 });
-    const rows = await stores.control.query("SELECT state, refusal FROM stripe_meter_map");
+    const rows = await ledger.control.query("SELECT state, refusal FROM stripe_meter_map");
     expect(rows).toEqual([{ state: "refused", refusal: "its formula is last, not sum" }]);
     await reporter.close();
     await emulator.close();
   });
 
   it("a stored 500 of an executed creation is not replayed for ever: the customer is found by its metadata", async () => {
-    const { clock, emulator, environment } = await startWorld();
+    const { emulator, environment, ports } = await startWorld();
     let failures = 1;
     const stripe = (account: { secretKey: string }): StripeApi => {
       const api = createStripeApi({ ...account, apiUrl: emulator.url, connectionsMax: 2 });
@@ -83,7 +83,7 @@ describe("mapping to Stripe objects", () => {
         },
       };
     };
-    const reporter = startReporter({ ...stores, clock, stripe }, environment);
+    const reporter = startReporter({ ...ports, stripe }, environment);
     expect(await reporter.runOnce()).toMatchObject({ planned: 0 });
     expect(await reporter.runOnce()).toMatchObject({ accepted: 1 });
     expect((await emulator.truth()).customers).toHaveLength(1);
@@ -93,19 +93,19 @@ describe("mapping to Stripe objects", () => {
   });
 
   it("a creation journalled a day ago looks for its customer before it creates one", async () => {
-    const { clock, emulator, stripe, environment } = await startWorld();
+    const { clock, emulator, stripe, environment, ports } = await startWorld();
     const customer = await stripe.customers.create({
       metadata: { tallyhouse_managed: "true", tallyhouse_customer: "a" },
     });
-    await stores.control.query(
+    await ledger.control.query(
       `INSERT INTO stripe_customer_map (mode, stripe_account, customer_id, state, idempotency_key, key_created_at, created_at)
        VALUES ('test', 'emulator', 'a', 'creating', 'lost', $1::timestamptz, $1::timestamptz)`,
       [new Date(clock.now()).toISOString()],
     );
     clock.advance(23 * HOUR_MS);
-    const reporter = startReporter({ ...stores, clock }, environment);
+    const reporter = startReporter(ports, environment);
     expect(await reporter.runOnce()).toMatchObject({ accepted: 1 });
-    const rows = await stores.control.query("SELECT stripe_customer_id FROM usage_report");
+    const rows = await ledger.control.query("SELECT stripe_customer_id FROM usage_report");
     expect(rows).toEqual([{ stripe_customer_id: customer.id }]);
     await reporter.close();
     await emulator.close();
