@@ -4,15 +4,8 @@ import * as fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { ReporterPorts } from "./app.ts";
 import { createStripeApi, type StripeApi } from "./stripe/stripe-api.ts";
-import {
-  createPipeline,
-  manualClock,
-  openStores,
-  startEmulator,
-  startReporter,
-  type Stores,
-  stripeTotals,
-} from "./test-support.ts";
+import { createMemoryPipeline, manualClock, startEmulator, startReporter, stripeTotals } from "./test-support.ts";
+import { type Ledger, openLedger } from "./test-support/ports.ts";
 
 /** The process is gone: every later call of it fails too. */
 class Crash extends Error {}
@@ -70,12 +63,12 @@ function dyingPorts(
   };
 }
 
-let stores: Stores;
+let ledger: Ledger;
 beforeAll(async () => {
-  stores = await openStores();
+  ledger = await openLedger();
 });
-afterAll(() => stores.close());
-beforeEach(() => stores.reset());
+afterAll(() => ledger.close());
+beforeEach(() => ledger.reset());
 
 /** One life of the reporter. A planned death may come at any of its port calls. */
 type Life = (death: { at: number; moment: Moment } | null) => Promise<void>;
@@ -83,11 +76,11 @@ type Life = (death: { at: number; moment: Moment } | null) => Promise<void>;
 /** A scenario in two waves, so that the second finds a ledger; `deaths` end the first lives of each. Returns what they hit. */
 async function survive(deaths: readonly { at: number; moment: Moment }[]): Promise<string[]> {
   const clock = manualClock();
-  const pipeline = createPipeline(stores.analytics, clock);
+  const pipeline = createMemoryPipeline(clock);
   const emulator = await startEmulator(clock);
   const hits: string[] = [];
   const live: Life = async (death) => {
-    const ports = dyingPorts({ ...stores, apiUrl: emulator.url }, death);
+    const ports = dyingPorts({ analytics: pipeline.analytics, control: ledger.control, apiUrl: emulator.url }, death);
     const reporter = startReporter({ ...ports, clock }, { STRIPE_API_URL: emulator.url });
     try {
       await reporter.runOnce();
@@ -103,7 +96,7 @@ async function survive(deaths: readonly { at: number; moment: Moment }[]): Promi
     await until(async () => {
       await live(null);
       clock.advance(61_000);
-      const [row] = await stores.control.query<{ open: string }>(
+      const [row] = await ledger.control.query<{ open: string }>(
         `SELECT ((SELECT count(*) FROM report_due) + (SELECT count(*) FROM usage_report
            WHERE state NOT IN ('accepted', 'void', 'expired')))::text AS open`,
       );
@@ -133,10 +126,10 @@ async function survive(deaths: readonly { at: number; moment: Moment }[]): Promi
   expect(new Set(counted).size).toBe(counted.length);
   expect(truth.customers).toHaveLength(2);
   expect(truth.meters).toHaveLength(1);
-  const [ledger] = await stores.control.query<{ live: string }>(
+  const [sum] = await ledger.control.query<{ live: string }>(
     "SELECT sum(quantity)::text AS live FROM usage_report WHERE state = 'accepted'",
   );
-  expect(Number(ledger?.live)).toBe(14.25);
+  expect(Number(sum?.live)).toBe(14.25);
   await emulator.close();
   return hits;
 }
@@ -145,7 +138,7 @@ describe("a process that dies at any port call", () => {
   it.each<Moment>(["before", "after"])("G2 G5 %s its effect: nothing is lost, nothing counts twice", async (moment) => {
     const hitsByCall = new Map<string, number>();
     for (let at = 1; ; at += 1) {
-      await stores.reset();
+      await ledger.reset();
       const hits = await survive([{ at, moment }]);
       for (const name of hits) hitsByCall.set(name, (hitsByCall.get(name) ?? 0) + 1);
       if (hits.length === 0) break;
@@ -169,7 +162,7 @@ describe("a process that dies at any port call", () => {
     });
     await fc.assert(
       fc.asyncProperty(fc.array(death, { minLength: 2, maxLength: 6 }), async (deaths) => {
-        await stores.reset();
+        await ledger.reset();
         await survive(deaths);
       }),
       { numRuns: 20 },

@@ -5,7 +5,7 @@ import { PLAN_AGE_MAX_MS } from "./plan-bucket.ts";
 import type { UsageTotals } from "./usage-totals.ts";
 
 /** Rows written by one transaction. */
-export const WRITE_ROWS_MAX = 5_000;
+const WRITE_ROWS_MAX = 5_000;
 
 /** A due bucket of a mapped customer. */
 export interface DueBucket extends Bucket {
@@ -130,6 +130,7 @@ function bounds(window: DueWindow): { endedBy: string; startedAfter: string } {
 
 /**
  * Due buckets of mapped customers whose pair has no blocking row, in order of (customer, start), a page after `after`.
+ * A new difference over an unresolved send could bill its quantity twice: such a pair waits.
  */
 export async function dueBuckets(
   control: SqlRunner,

@@ -1,8 +1,5 @@
 /** Rows of usage_report as the reporter reads and writes them. Instants are epoch milliseconds, quantities scaled bigints. */
 
-/** Rows that account for usage: R of a bucket is the sum of their quantities. */
-export const LIVE_STATES = ["planned", "accepted", "confirmed"] as const;
-
 /** What the sender needs of a row. */
 export interface SendableRow {
   readonly id: string;

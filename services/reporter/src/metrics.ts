@@ -35,7 +35,7 @@ export function createReporterMetrics(registry: Registry): ReporterMetrics {
   const counter = (name: string, help: string, labelNames: string[]): Counter =>
     new Counter({ name: `tallyhouse_reporter_${name}`, help, labelNames, registers });
 
-  const lag = gauge("watermark_lag_seconds", "Now less the watermark; -1 while a partition has no progress", []);
+  const lagGauge = gauge("watermark_lag_seconds", "Now less the watermark; -1 while a partition has no progress", []);
   const unreported = gauge("unreported_meters", "Meter versions counted but not reported", ["mode", "reason"]);
   const plannedRows = counter("planned_rows_total", "Ledger rows planned", ["mode"]);
   const sends = counter("sends_total", "Meter events sent, by outcome of stripe.md 3.5", ["mode", "outcome"]);
@@ -51,7 +51,7 @@ export function createReporterMetrics(registry: Registry): ReporterMetrics {
   const failures = counter("failed_rounds_total", "Rounds ended by an outage of a store", []);
 
   return {
-    watermark: (lagSeconds) => lag.set(lagSeconds ?? -1),
+    watermark: (lagSeconds) => lagGauge.set(lagSeconds ?? -1),
     meters(feeds, modesWithoutKey) {
       unreported.reset();
       for (const { mode } of feeds.leftOut) unreported.inc({ mode, reason: "aggregation" });

@@ -67,7 +67,7 @@ type Doubt = "first" | "doubted";
 type Past = "fresh" | "refused" | "absent";
 
 /** Every cell decided; a new answer or past does not compile until it is. */
-export const OUTCOMES: Record<AnswerKind, Record<Doubt, Record<Past, Transition>>> = {
+const OUTCOMES: Record<AnswerKind, Record<Doubt, Record<Past, Transition>>> = {
   accepted: {
     first: { fresh: ACCEPTED, refused: ACCEPTED, absent: ACCEPTED },
     doubted: { fresh: ACCEPTED, refused: ACCEPTED, absent: ACCEPTED },

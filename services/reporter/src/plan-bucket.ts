@@ -24,7 +24,7 @@ export interface BucketView {
   readonly taken: ReadonlyMap<number, number>;
 }
 
-export interface PlannedPiece {
+interface PlannedPiece {
   readonly eventAt: number;
   readonly seq: number;
   readonly quantity: Quantity;

@@ -10,7 +10,7 @@ import {
 import type { AccountKey, Bucket, Feed } from "./account.ts";
 import { type DueBucket, dueBuckets, type DueWindow, removeMarks } from "./due-marks.ts";
 import { identifierOf } from "./identifier.ts";
-import { LIVE_STATES, recordset, sqlInstant } from "./ledger-row.ts";
+import { recordset, sqlInstant } from "./ledger-row.ts";
 import { type BucketPlan, planBucket } from "./plan-bucket.ts";
 import { bucketKeyOf, scaledOf, type UsageTotals } from "./usage-totals.ts";
 
@@ -128,12 +128,12 @@ async function readLedger(tx: SqlRunner, page: PageInput): Promise<LedgerView[]>
      JOIN usage_report AS u ON u.mode = $1 AND u.stripe_account = $2 AND u.stripe_meter_id = $3
        AND u.stripe_customer_id = b.stripe_customer_id`;
   const params = [account.mode, account.stripeAccount, feed.stripeMeterId, spans];
-  // R sums by accounts_at, so a bucket that is cut anew, or a re-dated row, still counts where it belongs.
+  // R: what live rows account for. It sums by accounts_at, so a bucket that is cut anew, or a re-dated row, still counts where it belongs.
   const sums = await tx.query<{ n: number; reported: string }>(
     `SELECT b.n, sum(u.quantity)::text AS reported FROM ${from}
        AND u.accounts_at >= b.starts AND u.accounts_at < b.ends
-     WHERE u.state = ANY ($5::text[]) GROUP BY b.n`,
-    [...params, [...LIVE_STATES]],
+     WHERE u.state IN ('planned', 'accepted', 'confirmed') GROUP BY b.n`,
+    params,
   );
   const minutes = await tx.query<{ n: number; event_ts: Date; seq: number }>(
     `SELECT b.n, u.event_ts, max(u.seq) AS seq FROM ${from}

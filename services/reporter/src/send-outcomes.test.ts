@@ -4,22 +4,15 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { OutcomeId } from "./outcome.ts";
 import { type Fault, startFaultyProxy, stripeError } from "./stripe/faulty-proxy.test-support.ts";
 import { createStripeApi } from "./stripe/stripe-api.ts";
-import {
-  createPipeline,
-  manualClock,
-  openStores,
-  startEmulator,
-  startReporter,
-  type Stores,
-  stripeTotals,
-} from "./test-support.ts";
+import { createMemoryPipeline, manualClock, startEmulator, startReporter, stripeTotals } from "./test-support.ts";
+import { type Ledger, openLedger } from "./test-support/ports.ts";
 
-let stores: Stores;
+let ledger: Ledger;
 beforeAll(async () => {
-  stores = await openStores();
+  ledger = await openLedger();
 });
-afterAll(() => stores.close());
-beforeEach(() => stores.reset());
+afterAll(() => ledger.close());
+beforeEach(() => ledger.reset());
 
 const DUPLICATE = stripeError(400, {
   type: "invalid_request_error",
@@ -48,19 +41,22 @@ async function deliver(
   script: readonly (Fault | null)[],
 ): Promise<{ hits: OutcomeId[]; total: string; states: string[] }> {
   const clock = manualClock();
-  const pipeline = createPipeline(stores.analytics, clock);
+  const pipeline = createMemoryPipeline(clock);
   const emulator = await startEmulator(clock);
   const proxy = await startFaultyProxy(emulator.url);
   proxy.script.push(...script);
   const metrics = createMetrics();
   const stripe = (account: { secretKey: string }) =>
     createStripeApi({ ...account, apiUrl: proxy.url, connectionsMax: 4, attemptMs: 300 });
-  const reporter = startReporter({ ...stores, clock, metrics, stripe }, { STRIPE_API_URL: proxy.url });
+  const reporter = startReporter(
+    { control: ledger.control, analytics: pipeline.analytics, clock, metrics, stripe },
+    { STRIPE_API_URL: proxy.url },
+  );
   await pipeline.activate("tokens");
   await pipeline.use([{ customer: "a", at: clock.now() - 3 * HOUR_MS, quantity: "42.5" }]);
   await pipeline.progress(clock.now());
   const hits: OutcomeId[] = [];
-  // Twelve rounds of six minutes: back-off, a stopped account and both readings of a proof fit well within.
+  // At most twelve rounds of six minutes: back-off, a stopped account and both readings of a proof fit well within.
   for (let round = 0; round < 12; round += 1) {
     await reporter.runOnce();
     const values = (await metrics.getSingleMetric("tallyhouse_reporter_sends_total")?.get())?.values ?? [];
@@ -68,10 +64,12 @@ async function deliver(
       const outcome = labels["outcome"] as OutcomeId;
       if (!hits.includes(outcome)) hits.push(outcome);
     }
+    const [account] = reporter.status().accounts;
+    if (account?.waitingBuckets?.due === 0 && Object.keys(account.unfinishedRows).length === 0) break;
     clock.advance(6 * MINUTE_MS);
   }
   const totals = await stripeTotals(emulator);
-  const rows = await stores.control.query<{ state: string }>("SELECT state FROM usage_report ORDER BY id");
+  const rows = await ledger.control.query<{ state: string }>("SELECT state FROM usage_report ORDER BY id");
   const truth = await emulator.truth();
   const counted = truth.events.filter((event) => event.fate === "counted").map((event) => event.identifier);
   expect(new Set(counted).size).toBe(counted.length);

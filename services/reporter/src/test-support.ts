@@ -1,17 +1,12 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
 import {
   type AnalyticsStore,
-  type ControlStore,
   floorTo,
   formatQuantity,
+  HOUR_MS,
   type Mode,
   parseQuantity,
   windowStartOf,
 } from "@tallyhouse/domain";
-import { migratePostgres, openPglite } from "@tallyhouse/postgres";
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { startStripeEmulator, type StripeEmulator, type StripeEmulatorOptions } from "@tallyhouse/stripe-emulator";
 import { buildReporter, type Reporter, type ReporterPorts } from "./app.ts";
@@ -21,7 +16,6 @@ export const TEST_KEY = "sk_test_reporter";
 export const LIVE_KEY = "sk_live_reporter";
 const BOOKING_WINDOW_SECONDS = 900;
 const PARTITION_COUNT = 2;
-const INFRA = join(import.meta.dirname, "../../../infra");
 
 /** A clock that only the test moves. Starts at 2026-11-20T10:00:00Z. */
 export function manualClock(startAt = Date.UTC(2026, 10, 20, 10)) {
@@ -35,41 +29,7 @@ export function manualClock(startAt = Date.UTC(2026, 10, 20, 10)) {
 }
 export type ManualClock = ReturnType<typeof manualClock>;
 
-/** The real embedded stores, opened once per test file. */
-export interface Stores {
-  readonly analytics: AnalyticsStore;
-  readonly control: ControlStore;
-  /** Empties every table the reporter reads or writes. */
-  reset(): Promise<void>;
-  close(): Promise<void>;
-}
-
-export async function openStores(): Promise<Stores> {
-  const folder = await mkdtemp(join(tmpdir(), "reporter-"));
-  const clickhouse = await openClickHouse({ path: join(folder, "clickhouse") });
-  const postgres = await openPglite({ path: join(folder, "postgres") });
-  await migrateClickHouse(clickhouse.store, join(INFRA, "clickhouse"));
-  await migratePostgres(postgres.store, join(INFRA, "postgres"));
-  return {
-    analytics: clickhouse.store,
-    control: postgres.store,
-    async reset() {
-      await postgres.store.execute(
-        "TRUNCATE usage_report, report_due, reporter_state, stripe_meter_map, stripe_customer_map",
-      );
-      for (const table of ["rollup", "progress", "control_records"]) {
-        await clickhouse.store.execute(`TRUNCATE TABLE ${table}`);
-      }
-    },
-    async close() {
-      await clickhouse.close();
-      await postgres.close();
-      await rm(folder, { recursive: true, force: true });
-    },
-  };
-}
-
-export interface Use {
+interface Use {
   readonly customer: string;
   readonly at: number;
   readonly quantity: string;
@@ -160,7 +120,54 @@ function addUse(rollups: Map<string, Rollup>, given: Use, nowAt: number): Rollup
   return rollup;
 }
 
-export function testConfig(environment: Record<string, string> = {}): ReporterConfig {
+/**
+ * The same without ClickHouse, for tests that start hundreds of lives: knows the reporter's four questions by the table they
+ * ask. The questions themselves run on the real engine in app.test.ts.
+ */
+export function createMemoryPipeline(clock: ManualClock): Pipeline & { readonly analytics: AnalyticsStore } {
+  const rollups = new Map<string, Rollup>();
+  const bodies: string[] = [];
+  let logClock: number | null = null;
+  const hourOf = (rollup: Rollup): number => floorTo(rollup.windowAt, HOUR_MS) / 1_000;
+  const ofFeed = (params: Readonly<Record<string, unknown>>): Rollup[] =>
+    [...rollups.values()].filter(({ use }) => use.mode === params["mode"] && use.meter === params["meter"]);
+  const answer = (sql: string, params: Readonly<Record<string, unknown>>): object[] => {
+    if (sql.includes("FROM progress"))
+      return logClock === null ? [] : [{ partitions: PARTITION_COUNT, clock: logClock }];
+    if (sql.includes("FROM control_records")) return bodies.map((body) => ({ body }));
+    if (sql.includes("FROM rollup")) {
+      const changed = ofFeed(params).filter((rollup) => rollup.bookedAt / 1_000 >= Number(params["since"]));
+      return changed.map((rollup) => ({ customer: rollup.use.customer, hour: hourOf(rollup) }));
+    }
+    const sums = new Map<string, { customer: string; hour: number; sum: bigint }>();
+    for (const rollup of ofFeed(params)) {
+      const key = `${rollup.use.customer}/${hourOf(rollup)}`;
+      const sum = (sums.get(key)?.sum ?? 0n) + rollup.sum;
+      sums.set(key, { customer: rollup.use.customer, hour: hourOf(rollup), sum });
+    }
+    return [...sums.values()].map(({ customer, hour, sum }) => ({ customer, hour, quantity: formatQuantity(sum) }));
+  };
+  return {
+    analytics: {
+      insert: () => Promise.reject(new Error("the reporter does not write usage")),
+      execute: () => Promise.reject(new Error("the reporter changes no table of the analytics store")),
+      select: <Row>(sql: string, params: Readonly<Record<string, unknown>> = {}) =>
+        Promise.resolve(answer(sql, params) as Row[]),
+    },
+    async activate(meter, rule = {}) {
+      const { aggregation = "sum", mode = "test", version = 1 } = rule;
+      bodies.push(JSON.stringify({ mode, meter, version, rule: { key: meter, aggregation } }));
+    },
+    async use(uses) {
+      for (const use of uses) addUse(rollups, use, clock.now());
+    },
+    async progress(clockAt) {
+      logClock = clockAt;
+    },
+  };
+}
+
+function testConfig(environment: Record<string, string> = {}): ReporterConfig {
   const parsed = ReporterConfigSchema.parse({
     STRIPE_TEST_SECRET_KEY: TEST_KEY,
     REPORT_AUTO_MAP: "true",

@@ -160,7 +160,7 @@ async function totalsOf(
 }
 
 /** The hour bucket that begins at `startAt`. */
-export function hourBucket(customerId: string, startAt: number): Bucket {
+function hourBucket(customerId: string, startAt: number): Bucket {
   return { customerId, startAt, endAt: startAt + HOUR_MS };
 }
 

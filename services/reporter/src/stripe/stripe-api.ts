@@ -13,7 +13,7 @@ const PAGES_MAX = 1_000;
 const DUPLICATE = /already exists with identifier/i;
 
 /** One meter event as sent. */
-export interface MeterEvent {
+interface MeterEvent {
   readonly eventName: string;
   readonly stripeCustomerId: string;
   /** Plain decimal text. */
@@ -36,7 +36,7 @@ export interface StripeMeter {
 }
 
 /** What any other call came to. Everything but `done` is an answer of {@link AnswerKind} with a text for operators. */
-export type CallResult<Value> =
+type CallResult<Value> =
   | { readonly kind: "done"; readonly value: Value }
   | { readonly kind: Exclude<AnswerKind, "accepted" | "duplicate">; readonly message: string };
 
