@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { AggregatorConfigSchema, buildAggregator } from "@tallyhouse/aggregator";
 import { buildConsole, ConsoleConfigSchema } from "@tallyhouse/console";
 import { modeOfServiceToken, type Mode, type StreamIdentity, TallyhouseError } from "@tallyhouse/domain";
-import { buildGateway, GatewayConfigSchema } from "@tallyhouse/gateway";
+import { buildGateway, GatewayConfigSchema, type Readiness } from "@tallyhouse/gateway";
 import { buildReporter, ReporterConfigSchema } from "@tallyhouse/reporter";
 import {
   aborted,
@@ -101,6 +101,11 @@ export async function startStandalone(env: Environment): Promise<Standalone> {
   }
 }
 
+/** In [0, 1). */
+function randomShare(): number {
+  return randomBytes(4).readUInt32LE() / 2 ** 32;
+}
+
 async function buildServices(input: {
   config: StandaloneConfig;
   env: Environment;
@@ -111,45 +116,41 @@ async function buildServices(input: {
   const { config, env, ports, emulator, logger } = input;
   const { log, analytics, control, clock, tokens: authenticator, secrets } = ports;
   const metrics = createMetrics();
-  const shared = {
-    log,
-    analytics,
-    control,
-    authenticator,
-    clock,
-    random: () => randomBytes(4).readUInt32LE() / 2 ** 32,
-    logger,
-    metrics,
-  };
+  const shared = { log, analytics, control, authenticator, clock, random: randomShare, logger, metrics };
   const stream: StreamIdentity = {
     streamId: STREAM_ID,
     partitionCount: config.LOG_PARTITIONS,
     bookingWindowSeconds: config.BOOKING_WINDOW_SECONDS,
     hashSeed: secrets.hashSeed,
   };
-  const controlKeys = controlKeysOf(config, ports);
+  const { controlKeys } = secrets;
   const [signingKey] = controlKeys;
   const console = await buildConsole(
     { ...parseConfig(ConsoleConfigSchema, env), stream, controlKey: signingKey },
     shared,
   );
   const consoleUrl = await console.app.listen({ host: HOST, port: 0 });
-  const gateway = await buildGateway(parseConfig(GatewayConfigSchema, { ...env, CONSOLE_URL: consoleUrl }), shared);
   const aggregator = buildAggregator({ ...parseConfig(AggregatorConfigSchema, env), stream, controlKeys }, shared);
   const reporter = buildReporter(
     {
       ...parseConfig(ReporterConfigSchema, {
+        ...env,
         STRIPE_LIVE_SECRET_KEY: EMULATOR_KEYS.live,
         STRIPE_TEST_SECRET_KEY: EMULATOR_KEYS.test,
-        REPORT_AUTO_MAP: "true",
-        ...env,
-        REPORT_INTERVAL_MS: String(config.REPORT_INTERVAL_MS),
         STRIPE_API_URL: emulator.url,
+        REPORT_AUTO_MAP: "true",
+        REPORT_INTERVAL_MS: String(config.REPORT_INTERVAL_MS),
       }),
       stream,
     },
     shared,
   );
+  ports.storedOffsets.of = (partition) =>
+    aggregator.status().partitions.find((each) => each.partition === partition)?.storedOffset ?? 0;
+  const gateway = await buildGateway(parseConfig(GatewayConfigSchema, { ...env, CONSOLE_URL: consoleUrl }), {
+    ...shared,
+    readiness: () => Promise.resolve(readinessOf({ aggregator: aggregator.status(), reporter: reporter.status() })),
+  });
   // Closed in reverse: the doors first, the stores last.
   const components: Component[] = [
     { name: "stores", run: aborted, close: () => ports.close() },
@@ -172,13 +173,10 @@ async function buildServices(input: {
   return { gateway, components, stopListening };
 }
 
-/** The configured key signs and comes first; the folder's own stays a verification key for ever. */
-function controlKeysOf(config: StandaloneConfig, ports: StandalonePorts) {
-  const own = { name: "folder", secret: ports.secrets.controlKey };
-  const given = config.CONTROL_SIGNING_KEY;
-  return given === undefined
-    ? ([own] as const)
-    : ([{ name: "given", secret: Buffer.from(given, "utf8") }, own] as const);
+/** Ready is what makes progress: a stuck part is not healthy, however alive its process. */
+function readinessOf(parts: Readonly<Record<string, { readonly isReady: boolean }>>): Readiness {
+  const states = Object.entries(parts).map(([part, { isReady }]) => [part, isReady ? "ok" : "behind"] as const);
+  return { isReady: states.every(([, state]) => state === "ok"), parts: Object.fromEntries(states) };
 }
 
 /** Makes or takes the operator's token. The store first, the file last: a kill between repeats a harmless insert. */
@@ -208,7 +206,7 @@ async function applyFirstMeters(input: { config: StandaloneConfig; url: string; 
   if (isBegun(config.TALLYHOUSE_DATA)) return;
   if (config.TALLYHOUSE_METERS !== "none") {
     const file = readFileSync(config.TALLYHOUSE_METERS ?? SAMPLE_METERS, "utf8");
-    const answer = await fetch(`${url}/admin/v1/meters/apply`, {
+    const answer = await fetch(`${url}/admin/v1/meters/apply?wait=10s`, {
       method: "POST",
       headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
       body: JSON.stringify({ file }),

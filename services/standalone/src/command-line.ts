@@ -152,7 +152,7 @@ async function migrate(): Promise<number> {
 
 interface MeterChange {
   readonly key: string;
-  readonly change: "new" | "new-version" | "unit-only" | "none";
+  readonly change: "new" | "new-version" | "old-version" | "unit-only" | "none";
   readonly version: number;
   readonly fields?: readonly string[];
 }

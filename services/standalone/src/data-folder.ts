@@ -1,8 +1,8 @@
 /** What the data folder holds beside the stores: secrets, the operator's token, and what may never change. */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { TallyhouseError } from "@tallyhouse/domain";
+import { assert, type ControlKey, TallyhouseError } from "@tallyhouse/domain";
 import { z } from "zod";
 
 /** Secrets of one folder. Lost, identities cannot be recognised again and tokens no longer verify: back the file up. */
@@ -11,8 +11,8 @@ export interface FolderSecrets {
   readonly hashSeed: Buffer;
   /** 32 bytes; keys the hashes of service tokens, kept outside the database on purpose. */
   readonly tokenPepper: Buffer;
-  /** 32 bytes; signs control records. */
-  readonly controlKey: Buffer;
+  /** The first one signs control records; the others verify what they signed before, for ever. */
+  readonly controlKeys: readonly [ControlKey, ...ControlKey[]];
   /** Seed of the emulator's ids. */
   readonly emulatorSeed: string;
 }
@@ -21,31 +21,42 @@ const hex = (bytes: number) => z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 
 const SecretsSchema = z.strictObject({
   hashSeed: hex(16),
   tokenPepper: hex(32),
-  controlKey: hex(32),
+  /** Hex; the newest last, for ever kept. */
+  controlKeys: z.array(z.string().regex(/^([0-9a-f]{2}){32,}$/)).min(1),
   emulatorSeed: z.string(),
 });
 
-/** Reads the folder's secrets, making them on the first start. Safe to repeat: what exists is never replaced. */
-export function openSecrets(folder: string): FolderSecrets {
+/**
+ * Reads the folder's secrets, making them on the first start. A signing key given by the operator is kept beside the earlier
+ * ones and signs from now on. Safe to repeat: what exists is never replaced.
+ */
+export function openSecrets(folder: string, signingKey: string | undefined): FolderSecrets {
   const path = join(folder, "secrets.json");
-  if (!existsSync(path)) {
-    const made = {
-      hashSeed: randomBytes(16).toString("hex"),
-      tokenPepper: randomBytes(32).toString("hex"),
-      controlKey: randomBytes(32).toString("hex"),
-      emulatorSeed: randomBytes(8).toString("hex"),
-    };
-    writeDurably(path, JSON.stringify(made));
-  }
-  const { hashSeed, tokenPepper, controlKey, emulatorSeed } = SecretsSchema.parse(
-    JSON.parse(readFileSync(path, "utf8")),
-  );
-  return {
-    hashSeed: Buffer.from(hashSeed, "hex"),
-    tokenPepper: Buffer.from(tokenPepper, "hex"),
-    controlKey: Buffer.from(controlKey, "hex"),
-    emulatorSeed,
+  const kept = existsSync(path) ? SecretsSchema.parse(JSON.parse(readFileSync(path, "utf8"))) : null;
+  const given = signingKey === undefined ? undefined : Buffer.from(signingKey, "utf8").toString("hex");
+  const base = kept ?? {
+    hashSeed: randomBytes(16).toString("hex"),
+    tokenPepper: randomBytes(32).toString("hex"),
+    controlKeys: [],
+    emulatorSeed: randomBytes(8).toString("hex"),
   };
+  const newest = given ?? base.controlKeys.at(-1) ?? randomBytes(32).toString("hex");
+  const secrets = { ...base, controlKeys: [...base.controlKeys.filter((key) => key !== newest), newest] };
+  if (kept?.controlKeys.at(-1) !== newest) writeDurably(path, JSON.stringify(secrets));
+  const [signing, ...older] = secrets.controlKeys.map(controlKeyOf).reverse();
+  assert(signing !== undefined, "there is always a signing key");
+  return {
+    hashSeed: Buffer.from(secrets.hashSeed, "hex"),
+    tokenPepper: Buffer.from(secrets.tokenPepper, "hex"),
+    controlKeys: [signing, ...older],
+    emulatorSeed: secrets.emulatorSeed,
+  };
+}
+
+/** Named by a part of its digest, so that a record names the key that signed it without telling anything of it. */
+function controlKeyOf(secretHex: string): ControlKey {
+  const secret = Buffer.from(secretHex, "hex");
+  return { name: createHash("sha256").update(secret).digest("hex").slice(0, 16), secret };
 }
 
 /** What is fixed for the life of a folder: its results are a function of one stream. */

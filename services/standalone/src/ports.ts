@@ -27,6 +27,8 @@ export interface StandalonePorts {
   readonly tokens: ServiceTokenDirectory;
   readonly secrets: FolderSecrets;
   readonly clock: Clock;
+  /** Set by the composer when the aggregator exists: below these offsets the embedded log may forget old segments. */
+  readonly storedOffsets: { of(partition: number): number };
   /** Part → adapter, as the start prints it. */
   readonly adapters: Readonly<Record<string, string>>;
   /** Closes in reverse order of opening. Safe to repeat. */
@@ -54,12 +56,13 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       partitionCount: config.LOG_PARTITIONS,
       bookingWindowSeconds: config.BOOKING_WINDOW_SECONDS,
     });
-    const secrets = openSecrets(folder);
+    const secrets = openSecrets(folder, config.CONTROL_SIGNING_KEY);
     const postgres = await openPglite({ path: join(folder, "postgres") });
     opened.push(() => postgres.close());
     await migrateClickHouse(clickhouse.store, CLICKHOUSE_MIGRATIONS);
     await migratePostgres(postgres.store, POSTGRES_MIGRATIONS);
-    const events = await openLog(config, logger);
+    const storedOffsets = { of: (_partition: number): number => 0 };
+    const events = await openLog({ config, logger, storedOffsets });
     opened.push(() => events.close());
     return {
       log: events.log,
@@ -69,6 +72,7 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       tokens: createServiceTokenDirectory(postgres.store, secrets.tokenPepper),
       secrets,
       clock: systemClock,
+      storedOffsets,
       adapters: {
         "event log":
           config.KAFKA_BROKERS === undefined
@@ -86,13 +90,19 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
   }
 }
 
-async function openLog(config: StandaloneConfig, logger: Logger): Promise<OpenedEventLog> {
+async function openLog(input: {
+  config: StandaloneConfig;
+  logger: Logger;
+  storedOffsets: StandalonePorts["storedOffsets"];
+}): Promise<OpenedEventLog> {
+  const { config, logger, storedOffsets } = input;
   if (config.KAFKA_BROKERS === undefined) {
     return openEmbeddedLog({
       folder: join(config.TALLYHOUSE_DATA, "log"),
       name: "usage.events.v1",
       partitionCount: config.LOG_PARTITIONS,
       fsync: config.LOG_FSYNC,
+      progressOf: (partition) => storedOffsets.of(partition),
       clock: systemClock,
     });
   }
