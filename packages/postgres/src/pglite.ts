@@ -1,7 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import { createHash, randomUUID } from "node:crypto";
-import { access, constants, cp, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
-import { createRequire } from "node:module";
+import { access, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { PGlite, PGliteInterface, PGliteOptions, Transaction } from "@electric-sql/pglite";
 import { assert, type ControlStore, type SqlRunner, TallyhouseError } from "@tallyhouse/domain";
@@ -15,20 +13,6 @@ export interface OpenedControlStore {
   /** Waits for the statement in flight, then lets the folder go. The store is unusable afterwards. */
   close(): Promise<void>;
 }
-
-/**
- * `initdb` in our words: UTF-8, byte order as collation (no library of the machine decides an index), and write-ahead
- * segments of 1 MB instead of 16, which leaves a folder of 30 MB instead of 39.
- */
-const INITDB_OPTIONS = [
-  "--encoding=UTF8",
-  "--locale=C.UTF-8",
-  "--locale-provider=libc",
-  "--auth=trust",
-  "--wal-segsize=1",
-  "--no-sync",
-  "--no-instructions",
-];
 
 /** Type ids of `pg_type`, fixed for ever. @see postgresql.org, src/include/catalog/pg_type.dat (read 2026-11) */
 const OID = { bytea: 17, int8: 20, date: 1082, timestamp: 1114, numeric: 1700 } as const;
@@ -57,8 +41,7 @@ export async function openPglite({ path }: { path: string }): Promise<OpenedCont
   // Loaded here and nowhere else: an image that uses a server leaves PGlite out.
   const { PGlite } = await import("@electric-sql/pglite");
   try {
-    if (!(await isDatabase(path))) await initialise(PGlite, path);
-    const db = await PGlite.create(path, OPTIONS);
+    const db = await openFolder(PGlite, path);
     const state = { closed: false };
     const { rows } = await db.query<{ server_version: string }>("SHOW server_version");
     return {
@@ -75,68 +58,44 @@ export async function openPglite({ path }: { path: string }): Promise<OpenedCont
   }
 }
 
-async function isDatabase(path: string): Promise<boolean> {
-  return access(join(path, "PG_VERSION")).then(
+async function isFile(path: string): Promise<boolean> {
+  return access(path).then(
     () => true,
     () => false,
   );
 }
 
-async function isMissingOrEmpty(path: string): Promise<boolean> {
+/** Stands in the folder of a database that was made whole. */
+const COMPLETE_MARK = "tallyhouse-complete";
+
+/**
+ * Opens a folder; on the first start an empty database is unpacked into it, which takes a third of the CPU of `initdb`. The
+ * mark comes last: a kill before it leaves half a database, which the next start makes anew, as nothing was ever acknowledged
+ * from it.
+ */
+async function openFolder(pglite: typeof PGlite, path: string): Promise<PGlite> {
+  const mark = join(path, COMPLETE_MARK);
+  if (await isFile(mark)) return pglite.create(path, OPTIONS);
+  const found = await namesIn(path);
+  if (found.length > 0 && !found.includes("base") && !found.includes("PG_VERSION")) {
+    throw new Error("the folder holds files but no PostgreSQL database");
+  }
+  await rm(path, { recursive: true, force: true });
+  await mkdir(dirname(path), { recursive: true });
+  // UTF-8, byte order as collation: no library of the machine decides an index.
+  const { dataDir } = await import("@electric-sql/pglite-prepopulatedfs");
+  const db = await pglite.create(path, { ...OPTIONS, loadDataDir: await dataDir() });
+  await writeFile(mark, "");
+  return db;
+}
+
+async function namesIn(path: string): Promise<string[]> {
   try {
-    return (await readdir(path)).length === 0;
+    return await readdir(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return true;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
     throw error;
   }
-}
-
-/**
- * Makes the database in a folder beside and renames it: a kill in between leaves that folder, which the next start
- * removes. Made in place, the kill would leave half a database that looks like one.
- */
-async function initialise(pglite: typeof PGlite, path: string): Promise<void> {
-  const unfinished = `${path}.unfinished`;
-  if (!(await isMissingOrEmpty(path))) throw new Error("the folder holds files but no PostgreSQL database");
-  await mkdir(dirname(path), { recursive: true });
-  await rm(unfinished, { recursive: true, force: true });
-  const template = await freshTemplate(pglite);
-  if (template === null) await initdb(pglite, unfinished);
-  else await cp(template, unfinished, { recursive: true, mode: constants.COPYFILE_FICLONE });
-  await rename(unfinished, path);
-}
-
-async function initdb(pglite: typeof PGlite, path: string): Promise<void> {
-  const db = await pglite.create(path, { ...OPTIONS, initDbStartParams: INITDB_OPTIONS });
-  await db.close();
-}
-
-/**
- * An empty database kept beside the installed packages: `initdb` takes seconds of CPU, a copy of its result a tenth. Made
- * once per installation and renamed when whole; null where that folder cannot be written.
- */
-async function freshTemplate(pglite: typeof PGlite): Promise<string | null> {
-  const made = createHash("sha256").update(JSON.stringify(INITDB_OPTIONS)).digest("hex").slice(0, 8);
-  const packageFolder = dirname(dirname(createRequire(import.meta.url).resolve("@electric-sql/pglite")));
-  const { version } = JSON.parse(await readFile(join(packageFolder, "package.json"), "utf8")) as { version: string };
-  const template = join(packageFolder, "..", "..", ".cache", "tallyhouse", `pglite-${version}-${made}`);
-  if (await isDatabase(template)) return template;
-  const unfinished = `${template}.${randomUUID()}`;
-  try {
-    await mkdir(dirname(template), { recursive: true });
-    await initdb(pglite, unfinished);
-    await rename(unfinished, template);
-  } catch (error) {
-    await rm(unfinished, { recursive: true, force: true });
-    // Another process was faster, or nobody may write here.
-    return (await isDatabase(template)) ? template : unwritable(error);
-  }
-  return template;
-}
-
-function unwritable(error: unknown): null {
-  if (["EACCES", "EROFS", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) return null;
-  throw error;
 }
 
 /** One connection: PGlite runs statements one after another, and nothing else during a transaction. */

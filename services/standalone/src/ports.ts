@@ -57,9 +57,12 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       bookingWindowSeconds: config.BOOKING_WINDOW_SECONDS,
     });
     const secrets = openSecrets(folder, config.CONTROL_SIGNING_KEY);
-    const postgres = await openPglite({ path: join(folder, "postgres") });
+    // Side by side: the one is work of the engine's threads, the other of ours.
+    const [postgres] = await Promise.all([
+      openPglite({ path: join(folder, "postgres") }),
+      migrateClickHouse(clickhouse.store, CLICKHOUSE_MIGRATIONS),
+    ]);
     opened.push(() => postgres.close());
-    await migrateClickHouse(clickhouse.store, CLICKHOUSE_MIGRATIONS);
     await migratePostgres(postgres.store, POSTGRES_MIGRATIONS);
     const storedOffsets = { of: (_partition: number): number => 0 };
     const events = await openLog({ config, logger, storedOffsets });
