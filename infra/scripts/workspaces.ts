@@ -10,8 +10,8 @@ export interface Workspace {
   readonly testFiles: readonly string[];
 }
 
-/** Folders of test/ that need more than Node and npm: commands of their own run them (run-suite.ts). */
-const SERVER_SUITES: ReadonlySet<string> = new Set(["integration", "kill", "load", "traces"]);
+/** Folders of test/ with commands of their own: they need servers (run-suite.ts), or are a part of `npm run check` (tidy). */
+const OTHER_COMMANDS: ReadonlySet<string> = new Set(["integration", "kill", "load", "producers", "tidy", "traces"]);
 
 /** Every workspace of a tree, sorted by folder. Throws when a package.json cannot be read. */
 export function readWorkspaces(root: string): Workspace[] {
@@ -27,7 +27,7 @@ export function readWorkspaces(root: string): Workspace[] {
       name: readPackage(join(root, folder)).name,
       testFiles: globSync("**/*.test.ts", {
         cwd: join(root, folder),
-        exclude: (name) => name === "node_modules" || SERVER_SUITES.has(name),
+        exclude: (name) => name === "node_modules" || OTHER_COMMANDS.has(name),
       }).sort(),
     }));
 }
