@@ -1,0 +1,82 @@
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startPostgres } from "@tallyhouse/infra/local/postgres.ts";
+import { openPostgres } from "@tallyhouse/postgres";
+import { retry, systemClock } from "@tallyhouse/runtime";
+import { until } from "@tallyhouse/testkit";
+import { expect, it } from "vitest";
+import { postgresUrl } from "./postgres-support.ts";
+
+postgresUrl();
+
+const WRITERS = 5;
+const KILLS = 3;
+/** Between two kills: another number each time would be luck, this many keeps every writer in the middle of something. */
+const COMMITS_BETWEEN_KILLS = 300;
+const BUDGET = { firstDelayMs: 20, delayMaxMs: 500, totalMs: 60_000 };
+
+it("G1 every acknowledged commit outlives the server's SIGKILL, whole, and the store goes on by itself", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tallyhouse-postgres-"));
+  await chmod(folder, 0o711);
+  const server = await startPostgres({ folder: join(folder, "server") });
+  try {
+    const opened = await openPostgres({ url: server.url });
+    const { store } = opened;
+    await store.execute("CREATE TABLE kept (n int, half int, PRIMARY KEY (n, half))");
+    const acknowledged: number[] = [];
+    let outages = 0;
+    let next = 0;
+    const over = new AbortController();
+    const write = async (n: number): Promise<void> =>
+      store.transaction(async (tx) => {
+        // A commit whose answer was lost is repeated, and must change nothing then.
+        await tx.query("INSERT INTO kept VALUES ($1, 1) ON CONFLICT DO NOTHING", [n]);
+        await tx.query("INSERT INTO kept VALUES ($1, 2) ON CONFLICT DO NOTHING", [n]);
+      });
+    const writeUntilOver = async (): Promise<void> => {
+      while (!over.signal.aborted) {
+        const n = next;
+        next += 1;
+        // Only STORE_UNAVAILABLE with `retry` is repeated: any other error of the outage fails the test.
+        await retry(() => write(n), BUDGET, {
+          clock: systemClock,
+          random: Math.random,
+          onRetry: () => (outages += 1),
+        });
+        acknowledged.push(n);
+      }
+    };
+    const writers = Promise.all(Array.from({ length: WRITERS }, writeUntilOver));
+    const more = async (): Promise<void> => {
+      const wanted = acknowledged.length + COMMITS_BETWEEN_KILLS;
+      await Promise.race([
+        until(() => acknowledged.length >= wanted, { timeoutMs: 60_000, what: `${wanted} commits` }),
+        writers,
+      ]);
+    };
+    const outagesOfKill: number[] = [];
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      await more();
+      const before = outages;
+      server.kill();
+      await until(() => outages > before, { timeoutMs: 30_000, what: "a writer that met the kill" });
+      await server.restart();
+      outagesOfKill.push(outages - before);
+    }
+    await more();
+    over.abort();
+    await writers;
+
+    expect(outagesOfKill.every((count) => count > 0)).toBe(true);
+    const rows = await store.query<{ n: number; halves: string }>("SELECT n, count(*) AS halves FROM kept GROUP BY n");
+    const kept = new Set(rows.map(({ n }) => n));
+    expect(acknowledged.length).toBeGreaterThanOrEqual((KILLS + 1) * COMMITS_BETWEEN_KILLS);
+    expect(acknowledged.filter((n) => !kept.has(n))).toEqual([]);
+    expect(rows.filter(({ halves }) => halves !== "2")).toEqual([]);
+    await opened.close();
+  } finally {
+    await server.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}, 180_000);
