@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { startPostgres } from "@tallyhouse/infra/local/postgres.ts";
 import { openPostgres } from "@tallyhouse/postgres";
 import { retry, systemClock } from "@tallyhouse/runtime";
+import { startStandalone } from "@tallyhouse/standalone";
 import { until } from "@tallyhouse/testkit";
 import { expect, it } from "vitest";
 import { postgresUrl } from "./postgres-support.ts";
@@ -76,6 +77,46 @@ it("G1 every acknowledged commit outlives the server's SIGKILL, whole, and the s
     expect(rows.filter(({ halves }) => halves !== "2")).toEqual([]);
     await opened.close();
   } finally {
+    await server.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}, 180_000);
+
+it("G1 G9 standalone says that the control store is away, and counts everything accepted once it is back", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tallyhouse-postgres-"));
+  await chmod(folder, 0o711);
+  const server = await startPostgres({ folder: join(folder, "server") });
+  const env = { TALLYHOUSE_DATA: join(folder, "data"), TALLYHOUSE_PORT: "0", LOG_LEVEL: "silent" };
+  const running = await startStandalone({ ...env, POSTGRES_URL: server.url, REPORT_INTERVAL_MS: "300" });
+  try {
+    const headers = { authorization: `Bearer ${running.token}`, "content-type": "application/json" };
+    const readiness = async (): Promise<number> => (await fetch(`${running.url}/readyz`)).status;
+    let accepted = 0;
+    const post = async (): Promise<number> => {
+      const data = { inputTokens: 1, outputTokens: 1, model: "small" };
+      const body = JSON.stringify({ id: `event-${accepted}`, customer: "acme", type: "llm.request", data });
+      const { status } = await fetch(`${running.url}/v1/events`, { method: "POST", headers, body });
+      if (status === 202) accepted += 1;
+      return status;
+    };
+    const total = async (): Promise<string | undefined> => {
+      const answer = await fetch(`${running.url}/v1/usage?customer=acme&meter=input_tokens&window=total`, { headers });
+      const { data } = (await answer.json()) as { data?: { quantity: string }[] };
+      return data?.[0]?.quantity;
+    };
+    const limit = { timeoutMs: 30_000 };
+    expect(await post()).toBe(202);
+    await until(async () => (await readiness()) === 200, { ...limit, what: "a ready process" });
+    server.kill();
+    // A known token is remembered for a moment; then nobody can be recognised, and nothing is accepted.
+    await until(async () => (await post()) === 503, { ...limit, what: "a refused event" });
+    await until(async () => (await readiness()) === 503, { ...limit, what: "an unready process" });
+    await server.restart();
+    await until(async () => (await post()) === 202, { ...limit, what: "an accepted event" });
+    await until(async () => (await readiness()) === 200, { ...limit, what: "a ready process again" });
+    await until(async () => (await total()) === String(accepted), { ...limit, what: "every accepted event counted" });
+  } finally {
+    await running.stop();
     await server.stop();
     await rm(folder, { recursive: true, force: true });
   }
