@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
+import { inspect } from "node:util";
 import { migratePostgres, type OpenedControlStore, openPostgres } from "@tallyhouse/postgres";
 import { readMigrations } from "@tallyhouse/runtime";
 import { startStandalone } from "@tallyhouse/standalone";
@@ -162,6 +163,15 @@ describe("a PostgreSQL server", () => {
     expect(String(error)).toContain(url.host);
     expect(String(error)).not.toContain(url.password);
   });
+});
+
+test("a connection string that is none is refused, unseen", async () => {
+  const error: unknown = await openPostgres({ url: "user:secret@nowhere" }).then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  expect(error).toMatchObject({ code: "STORE_UNAVAILABLE", action: "halt" });
+  expect(inspect(error)).not.toContain("secret");
 });
 
 describe("migrations", () => {

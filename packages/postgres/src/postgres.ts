@@ -88,7 +88,11 @@ export async function openPostgres(options: PostgresOptions): Promise<OpenedCont
 
 /** `user@host:port/database`: what may be shown of a connection string. */
 function shownServer(url: string): string {
-  const { username, host, pathname } = new URL(url);
+  const parsed = URL.parse(url);
+  // Said here: an error of a parser would carry the text, and with it the password.
+  if (parsed === null || !["postgres:", "postgresql:"].includes(parsed.protocol))
+    throw storeUnavailable("be opened: its url is not postgres://…", undefined, "halt");
+  const { username, host, pathname } = parsed;
   return `${username}@${host}${pathname}`;
 }
 
