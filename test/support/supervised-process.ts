@@ -41,7 +41,7 @@ export class SupervisedProcess {
   }
 
   #spawn(): void {
-    const { program, args = [], env, logPath, name } = this.settings;
+    const { program, args = [], env, logPath } = this.settings;
     const log = openSync(logPath, "a");
     const child = spawn(process.execPath, [program, ...args], { env, stdio: ["ignore", log, log] });
     closeSync(log);
@@ -53,15 +53,18 @@ export class SupervisedProcess {
       process.off("exit", killOnExit);
       return code as number | null;
     });
-    void this.#ended.then(async (code) => {
-      if (!this.#isWanted) return;
-      if (!this.#isKilled) this.unexpectedEnds += 1;
-      this.#isKilled = false;
-      appendFileSync(logPath, `--- ${name} ended with ${code}; starting it again\n`);
-      // time passes here: a supervisor's pause between two starts.
-      await sleep(RESTART_PAUSE_MS);
-      if (this.#isWanted) this.#spawn();
-    });
+    void this.#superviseEnd();
+  }
+
+  async #superviseEnd(): Promise<void> {
+    const code = await this.#ended;
+    if (!this.#isWanted) return;
+    if (!this.#isKilled) this.unexpectedEnds += 1;
+    this.#isKilled = false;
+    appendFileSync(this.settings.logPath, `--- ${this.settings.name} ended with ${code}; starting it again\n`);
+    // time passes here: a supervisor's pause between two starts.
+    await sleep(RESTART_PAUSE_MS);
+    if (this.#isWanted) this.#spawn();
   }
 
   /** SIGTERM, and no restart. @returns the exit code; null when a signal ended it. */

@@ -34,13 +34,13 @@ export async function migrateServers(env: Environment): Promise<string[]> {
   const { CLICKHOUSE_URL: clickhouseUrl, POSTGRES_URL: postgresUrl } = parseConfig(MigrateSchema, env);
   const done: string[] = [];
   if (postgresUrl !== undefined) {
-    const { store, close } = await openPostgres({ url: postgresUrl });
-    const applied = await migratePostgres(store, POSTGRES_MIGRATIONS).finally(close);
+    const opened = await openPostgres({ url: postgresUrl });
+    const applied = await using(opened, () => migratePostgres(opened.store, POSTGRES_MIGRATIONS));
     done.push(`PostgreSQL is up to date (${applied.length} applied).`);
   }
   if (clickhouseUrl !== undefined) {
-    const { store, close } = await openClickHouse({ url: clickhouseUrl });
-    const applied = await migrateClickHouse(store, CLICKHOUSE_MIGRATIONS).finally(close);
+    const opened = await openClickHouse({ url: clickhouseUrl });
+    const applied = await using(opened, () => migrateClickHouse(opened.store, CLICKHOUSE_MIGRATIONS));
     done.push(`ClickHouse is up to date (${applied.length} applied).`);
   }
   return done;
@@ -70,7 +70,17 @@ export async function prepareTopic(env: Environment): Promise<string> {
  */
 export async function addToken(env: Environment): Promise<string> {
   const config = parseConfig(TokenSchema, env);
-  const { store, close } = await openPostgres({ url: config.POSTGRES_URL });
-  await createServiceTokenDirectory(store, config.TOKEN_PEPPER).add(config.TALLYHOUSE_INGEST_KEY).finally(close);
+  const opened = await openPostgres({ url: config.POSTGRES_URL });
+  const tokens = createServiceTokenDirectory(opened.store, config.TOKEN_PEPPER);
+  await using(opened, () => tokens.add(config.TALLYHOUSE_INGEST_KEY));
   return "The token is known.";
+}
+
+/** Does the work and closes, whatever became of it. */
+async function using<Result>(opened: { close(): Promise<void> }, work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } finally {
+    await opened.close();
+  }
 }
