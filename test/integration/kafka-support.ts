@@ -6,7 +6,7 @@ import type { EventLogUnderTest } from "@tallyhouse/testkit";
 export function kafkaBrokers(): string[] {
   const brokers = process.env["KAFKA_BROKERS"];
   if (brokers === undefined || brokers === "") {
-    throw new Error("KAFKA_BROKERS is not set: run this through infra/local/run-with-kafka.ts");
+    throw new Error("KAFKA_BROKERS is not set: run this through infra/local/run-with.ts --kafka");
   }
   return brokers.split(",");
 }

@@ -1,5 +1,8 @@
 export { migratePostgres } from "./migrate.ts";
-export { type OpenedControlStore, openPglite } from "./pglite.ts";
+export { type ControlStoreOptions, openControlStore } from "./open.ts";
+export type { OpenedControlStore } from "./opened-control-store.ts";
+export { openPglite } from "./pglite.ts";
+export { openPostgres, type PostgresOptions } from "./postgres.ts";
 export {
   createServiceTokenDirectory,
   generateServiceToken,

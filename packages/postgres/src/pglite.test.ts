@@ -5,7 +5,8 @@ import { fileURLToPath } from "node:url";
 import type { ControlStore } from "@tallyhouse/domain";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { migratePostgres } from "./migrate.ts";
-import { type OpenedControlStore, openPglite } from "./pglite.ts";
+import type { OpenedControlStore } from "./opened-control-store.ts";
+import { openPglite } from "./pglite.ts";
 
 const MIGRATIONS = fileURLToPath(new URL("../../../infra/postgres", import.meta.url));
 

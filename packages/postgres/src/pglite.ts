@@ -1,18 +1,10 @@
-import { AsyncLocalStorage } from "node:async_hooks";
 import { access, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { PGlite, PGliteInterface, PGliteOptions, Transaction } from "@electric-sql/pglite";
-import { assert, type ControlStore, type SqlRunner, TallyhouseError } from "@tallyhouse/domain";
-import { isOutage, storeUnavailable } from "./errors.ts";
-
-/** An open control store. */
-export interface OpenedControlStore {
-  readonly store: ControlStore;
-  /** As the server says it, for example `18.6`. */
-  readonly serverVersion: string;
-  /** Waits for the statement in flight, then lets the folder go. The store is unusable afterwards. */
-  close(): Promise<void>;
-}
+import type { ControlStore, SqlRunner } from "@tallyhouse/domain";
+import { mapOutages, storeUnavailable } from "./errors.ts";
+import type { OpenedControlStore } from "./opened-control-store.ts";
+import { TransactionGuard } from "./transaction-guard.ts";
 
 /** Type ids of `pg_type`, fixed for ever. @see postgresql.org, src/include/catalog/pg_type.dat (read 2026-11) */
 const OID = { bytea: 17, int8: 20, date: 1082, timestamp: 1114, numeric: 1700 } as const;
@@ -47,6 +39,7 @@ export async function openPglite({ path }: { path: string }): Promise<OpenedCont
     return {
       store: createStore(db, state),
       serverVersion: rows[0]?.server_version ?? "",
+      place: "in the process",
       async close() {
         if (state.closed) return;
         state.closed = true;
@@ -100,36 +93,25 @@ async function namesIn(path: string): Promise<string[]> {
 
 /** One connection: PGlite runs statements one after another, and nothing else during a transaction. */
 function createStore(db: PGlite, state: Readonly<{ closed: boolean }>): ControlStore {
-  const running = new AsyncLocalStorage<{ open: boolean }>();
+  const guard = new TransactionGuard();
   const guarded = async <Result>(work: () => Promise<Result>): Promise<Result> => {
-    // It would wait for the transaction that waits for it.
-    assert(running.getStore()?.open !== true, "inside a transaction only its own `tx` may be used");
+    guard.assertOutside();
     if (state.closed) throw storeUnavailable("answer: it is closed");
-    return mapErrors(work);
+    return mapOutages(work);
   };
   return {
     query: async <Row>(sql: string, params?: readonly unknown[]) => guarded(async () => run<Row>(db, sql, params)),
     async execute(script) {
       await guarded(async () => db.exec(script));
     },
-    transaction: async (body) => {
-      const scope = { open: true };
-      return guarded(async () =>
-        db.transaction(async (tx) => {
-          try {
-            return await running.run(scope, async () => body(createRunner(tx)));
-          } finally {
-            scope.open = false;
-          }
-        }),
-      );
-    },
+    transaction: async (body) =>
+      guarded(async () => db.transaction(async (tx) => guard.run(async () => body(createRunner(tx))))),
   };
 }
 
 function createRunner(tx: Transaction): SqlRunner {
   return {
-    query: async <Row>(sql: string, params?: readonly unknown[]) => mapErrors(async () => run<Row>(tx, sql, params)),
+    query: async <Row>(sql: string, params?: readonly unknown[]) => mapOutages(async () => run<Row>(tx, sql, params)),
   };
 }
 
@@ -140,14 +122,4 @@ async function run<Row>(
 ): Promise<Row[]> {
   const { rows } = await target.query<Row>(sql, params === undefined ? [] : [...params]);
   return rows;
-}
-
-/** An outage becomes a TallyhouseError; what PostgreSQL refuses keeps its own error, with the SQLSTATE in `code`. */
-async function mapErrors<Result>(work: () => Promise<Result>): Promise<Result> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof TallyhouseError) && isOutage(error)) throw storeUnavailable("run a statement", error);
-    throw error;
-  }
 }

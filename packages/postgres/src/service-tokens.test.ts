@@ -7,7 +7,8 @@ import { crc32 } from "node:zlib";
 import type { ControlStore } from "@tallyhouse/domain";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { migratePostgres } from "./migrate.ts";
-import { type OpenedControlStore, openPglite } from "./pglite.ts";
+import type { OpenedControlStore } from "./opened-control-store.ts";
+import { openPglite } from "./pglite.ts";
 import {
   createServiceTokenDirectory,
   generateServiceToken,

@@ -7,7 +7,7 @@ import { ensureTopic, openEmbeddedLog, openKafkaLog } from "@tallyhouse/eventlog
 import {
   createServiceTokenDirectory,
   migratePostgres,
-  openPglite,
+  openControlStore,
   type ServiceTokenDirectory,
 } from "@tallyhouse/postgres";
 import { type Clock, type Logger, systemClock } from "@tallyhouse/runtime";
@@ -60,7 +60,9 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
     const secrets = openSecrets(folder, config.CONTROL_SIGNING_KEY);
     // Side by side: the one is work of the engine's threads, the other of ours.
     const [postgres] = await Promise.all([
-      openPglite({ path: join(folder, "postgres") }),
+      openControlStore(
+        config.POSTGRES_URL === undefined ? { path: join(folder, "postgres") } : { url: config.POSTGRES_URL },
+      ),
       migrateClickHouse(clickhouse.store, CLICKHOUSE_MIGRATIONS),
     ]);
     opened.push(() => postgres.close());
@@ -83,7 +85,7 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
             ? "embedded"
             : `Kafka at ${config.KAFKA_BROKERS}, topic ${config.KAFKA_TOPIC}`,
         analytics: `ClickHouse ${clickhouse.engineVersion} in the process`,
-        control: `PostgreSQL ${postgres.serverVersion} in the process`,
+        control: `PostgreSQL ${postgres.serverVersion} ${postgres.place}`,
         billing: "Stripe emulator",
       },
       close,
