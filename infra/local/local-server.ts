@@ -1,0 +1,116 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { open, readFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const START_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 15_000;
+const PROBE_PAUSE_MS = 100;
+const LOG_TAIL_CHARS = 2_000;
+
+/** A server that runs as a process of this machine. */
+export interface LocalServer {
+  /** Of the process that runs now; changes with {@link LocalServer.restart}. */
+  readonly pid: number;
+  /** Orderly stop; SIGKILL after 15 s. Safe to repeat. */
+  stop(): Promise<void>;
+  /** SIGKILL at once. */
+  kill(): void;
+  /** Starts again on the same data and port, after `kill` or `stop`; a running server is stopped first. */
+  restart(): Promise<void>;
+}
+
+/** How a server is started and how one sees that it answers. */
+export interface ServerRecipe {
+  /** For messages. */
+  readonly name: string;
+  readonly command: string;
+  readonly args: readonly string[];
+  /** Standard output and error are appended there. */
+  readonly logPath: string;
+  /** Whether it answers requests: an open port may belong to a server that is not ready. */
+  isAnswering(): Promise<boolean>;
+  /** Asks for an orderly stop. Default SIGTERM. */
+  readonly stopSignal?: NodeJS.Signals;
+  /** What the end of the log says when a start failed for a reason that passes by itself: it is tried again. */
+  readonly passingFailure?: RegExp;
+}
+
+/**
+ * Starts the server and resolves when it answers.
+ * @throws {Error} when it ends before it answers, or does not within 60 s, with the end of its log.
+ */
+export async function startServer(recipe: ServerRecipe): Promise<LocalServer> {
+  let child = await startUntilAnswering(recipe);
+
+  const stop = async (): Promise<void> => {
+    if (hasEnded(child)) return;
+    const ended = once(child, "exit");
+    child.kill(recipe.stopSignal ?? "SIGTERM");
+    const killer = setTimeout(() => child.kill("SIGKILL"), STOP_TIMEOUT_MS);
+    await ended;
+    clearTimeout(killer);
+  };
+  return {
+    get pid() {
+      return child.pid ?? 0;
+    },
+    stop,
+    kill: () => {
+      child.kill("SIGKILL");
+    },
+    restart: async () => {
+      // After kill() the old process may still be ending, and holds the port and the data's lock until then.
+      if (child.killed && !hasEnded(child)) await once(child, "exit");
+      await stop();
+      child = await startUntilAnswering(recipe);
+    },
+  };
+}
+
+/** A command that does not exist has no process, and no exit either. */
+function hasEnded(child: ChildProcess): boolean {
+  return child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
+}
+
+async function startUntilAnswering(recipe: ServerRecipe): Promise<ChildProcess> {
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  let child = await spawnServer(recipe);
+  while (!(await recipe.isAnswering())) {
+    const isLate = performance.now() > deadline;
+    if (hasEnded(child) || isLate) {
+      child.kill("SIGKILL");
+      const tail = (await readFile(recipe.logPath, "utf8")).slice(-LOG_TAIL_CHARS);
+      if (isLate || recipe.passingFailure?.test(tail) !== true)
+        throw new Error(`${recipe.name} does not answer; its log ${recipe.logPath} ends:\n${tail}`);
+      child = await spawnServer(recipe);
+    }
+    await sleep(PROBE_PAUSE_MS);
+  }
+  return child;
+}
+
+async function spawnServer({ command, args, logPath }: ServerRecipe): Promise<ChildProcess> {
+  const log = await open(logPath, "a");
+  const child = spawn(command, args, { stdio: ["ignore", log.fd, log.fd] });
+  await log.close();
+  // A test that dies must not leave a server behind.
+  const killOnExit = (): void => void child.kill("SIGKILL");
+  process.once("exit", killOnExit);
+  child.once("exit", () => process.off("exit", killOnExit));
+  child.on("error", killOnExit);
+  return child;
+}
+
+/** A port on the loopback address that nobody uses now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no free port");
+  return address.port;
+}
