@@ -1,5 +1,10 @@
 import { z } from "zod";
 
+/** Checked here, since a message of a URL parser would print the password. */
+function isHttpUrl(text: string): boolean {
+  return ["http:", "https:"].includes(URL.parse(text)?.protocol ?? "");
+}
+
 const port = z.coerce.number().int().min(0).max(65_535);
 
 /** Environment of `tallyhouse start`. Parts that it passes on (flush, report, limits) are read by their own schemas. */
@@ -25,6 +30,11 @@ export const StandaloneConfigSchema = z
     KAFKA_BROKERS: z.string().optional(),
     /** Topic of the usage events. */
     KAFKA_TOPIC: z.string().default("usage.events.v1"),
+    /** `http://user:password@host:port/database`; set, the analytics store is that server instead of the embedded one. */
+    CLICKHOUSE_URL: z
+      .string()
+      .refine((text) => isHttpUrl(text), "must look like http://user:password@host:port/database")
+      .optional(),
     /** Partitions of the log, fixed for the life of the folder. */
     LOG_PARTITIONS: z.coerce.number().int().min(1).max(1_024).default(16),
     /** `always`: acknowledged means fsynced. `interval`: survives a kill of the process, not a power failure. */

@@ -61,6 +61,8 @@ export async function runDemo(options: DemoOptions): Promise<0 | 1> {
     TALLYHOUSE_EMULATOR_PORT: "0",
     TALLYHOUSE_METERS: "none",
     TALLYHOUSE_INGEST_KEY: "",
+    // A demo touches no other data, and a database has no name of its own to give it.
+    CLICKHOUSE_URL: "",
   };
   const startedAt = performance.now();
   const standalone = await startStandalone(env);
