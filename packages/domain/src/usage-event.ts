@@ -18,6 +18,11 @@ export const USAGE_EVENT_LIMITS = {
   propertiesMax: 32,
   /** Objects and arrays inside each other, `data` itself being the first. */
   depthMax: 32,
+  /**
+   * Values of `data` at every depth, elements of lists included: two bytes each are the least they take, so more do not fit into
+   * a record of 262,144 bytes. Keeps the check of a body of short lists from taking a hundred times its size.
+   */
+  valuesMax: 131_072,
 } as const;
 
 /** Names that would reach a prototype when copied; refused at any depth, attributes included. */
@@ -215,6 +220,7 @@ function rejectionOf(error: z.ZodError, input: JsonObject): Rejection {
 /** Depth, number and names of properties, without recursion deeper than the limit. */
 function checkData(root: JsonObject): Rejection | null {
   let properties = 0;
+  let values = 0;
   const pending: { readonly value: unknown; readonly path: readonly string[] }[] = [{ value: root, path: ["data"] }];
   for (let entry = pending.pop(); entry !== undefined; entry = pending.pop()) {
     const { value, path } = entry;
@@ -226,6 +232,11 @@ function checkData(root: JsonObject): Rejection | null {
       };
     }
     if (typeof value !== "object" || value === null || isRawNumber(value)) continue;
+    values += Array.isArray(value) ? value.length : 0;
+    if (values > USAGE_EVENT_LIMITS.valuesMax) {
+      const rule = `data holds at most ${USAGE_EVENT_LIMITS.valuesMax} values`;
+      return { code: "EVENT_TOO_LARGE", pointer: "/data", rule };
+    }
     for (const [name, child] of Object.entries(value)) {
       if (!Array.isArray(value)) {
         properties += 1;

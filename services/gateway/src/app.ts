@@ -5,6 +5,7 @@ import type { Socket } from "node:net";
 import type { Authenticator, EventLog } from "@tallyhouse/domain";
 import type { Clock, Logger, Registry } from "@tallyhouse/runtime";
 import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { createAuthFailures } from "./auth-failures.ts";
 import { createBudget } from "./budget.ts";
 import type { GatewayConfig } from "./config.ts";
 import { addEventsRoute } from "./events-route.ts";
@@ -12,6 +13,7 @@ import { addForwarding } from "./forward.ts";
 import { addHealthRoutes, createReadiness, type Readiness } from "./health.ts";
 import { createGatewayMetrics, type GatewayMetrics } from "./metrics.ts";
 import { type Problem, problemDocument, sendProblem } from "./problem.ts";
+import { bodyTooLarge } from "./receive-body.ts";
 
 export { type GatewayConfig, GatewayConfigSchema } from "./config.ts";
 export type { Readiness } from "./health.ts";
@@ -68,7 +70,8 @@ export async function buildGateway(config: GatewayConfig, ports: GatewayPorts): 
   app.addHook("onResponse", async (_request, reply) => metrics.requests.inc({ status: String(reply.statusCode) }));
   addStop(app, config.CLOSE_GRACE_MS);
 
-  await app.register(async (scope) => addEventsRoute(scope, { config, ports, budget, metrics }));
+  const failures = createAuthFailures(ports.clock);
+  await app.register(async (scope) => addEventsRoute(scope, { config, ports, failures, budget, metrics }));
   await app.register(async (scope) => addForwarding(scope, { config, logger: ports.logger }));
   const readiness =
     ports.readiness ??
@@ -116,17 +119,13 @@ function addStop(app: FastifyInstance, closeGraceMs: number): void {
 function problemOf(error: FastifyError, config: GatewayConfig): Problem {
   switch (error.code) {
     case "FST_ERR_CTP_BODY_TOO_LARGE":
-      return {
-        status: 413,
-        code: "BODY_TOO_LARGE",
-        detail: `a body has at most ${config.BODY_BYTES_MAX} bytes; split the request`,
-      };
+      return bodyTooLarge(config.BODY_BYTES_MAX);
     case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
       return {
         status: 415,
         code: "CONTENT_TYPE_UNSUPPORTED",
         detail:
-          "send application/json, application/cloudevents+json or application/cloudevents-batch+json as Content-Type",
+          "send application/json, application/x-ndjson, application/cloudevents+json or application/cloudevents-batch+json",
       };
     case "FST_ERR_CTP_INVALID_CONTENT_LENGTH":
     case "ECONNRESET":
