@@ -80,10 +80,13 @@ const instantText = z
   .refine((value) => parseInstant(value) !== null, {
     params: { code: "TIME_INVALID" },
     message: "must be an RFC 3339 instant such as 2026-11-20T10:00:00Z",
-  });
-const data = z.custom<JsonObject>(isJsonObject, "must be a JSON object of properties");
+  })
+  .meta({ format: "date-time" });
+// What `meta` adds is for the JSON Schema of these: zod alone cannot see into a check of ours.
+const data = z.custom<JsonObject>(isJsonObject, "must be a JSON object of properties").meta({ type: "object" });
 
-const NativeEventSchema = z.strictObject({
+/** The native shape of a usage event. Not everything about one: depth, names and size are {@link readUsageEvent}'s. */
+export const NativeEventSchema = z.strictObject({
   id: identityText,
   customer: identityText,
   type: typeText,
@@ -93,7 +96,7 @@ const NativeEventSchema = z.strictObject({
 });
 
 /** CloudEvents 1.0, structured JSON. Extension attributes are lowercase letters and digits, as the specification says. */
-const CloudEventSchema = z.looseObject({
+export const CloudEventSchema = z.looseObject({
   specversion: z.literal("1.0"),
   id: identityText,
   source: identityText,
@@ -106,7 +109,7 @@ const CloudEventSchema = z.looseObject({
     .nullish(),
   dataschema: z.string().max(2_048).nullish(),
   data: data.nullish(),
-  data_base64: z.undefined("binary data carries no usage; send data").optional(),
+  data_base64: z.undefined("binary data carries no usage; send data").optional().meta({ not: {} }),
   mode: z.enum(["live", "test"]).nullish(),
   decidedat: instantText.nullish(),
   stamped: z.union([z.boolean(), z.enum(["true", "false"])]).nullish(),

@@ -12,6 +12,7 @@ import { addEventsRoute } from "./events-route.ts";
 import { addForwarding } from "./forward.ts";
 import { addHealthRoutes, createReadiness, type Readiness } from "./health.ts";
 import { createGatewayMetrics, type GatewayMetrics } from "./metrics.ts";
+import { addOpenApi } from "./openapi.ts";
 import { type Problem, problemDocument, sendProblem } from "./problem.ts";
 import { bodyTooLarge } from "./receive-body.ts";
 
@@ -70,6 +71,7 @@ export async function buildGateway(config: GatewayConfig, ports: GatewayPorts): 
   app.addHook("onResponse", async (_request, reply) => metrics.requests.inc({ status: String(reply.statusCode) }));
   addStop(app, config.CLOSE_GRACE_MS);
 
+  addOpenApi(app, config);
   const failures = createAuthFailures(ports.clock);
   await app.register(async (scope) => addEventsRoute(scope, { config, ports, failures, budget, metrics }));
   await app.register(async (scope) => addForwarding(scope, { config, logger: ports.logger }));
@@ -145,6 +147,7 @@ const METHODS_OF_PATHS: ReadonlyMap<string, string> = new Map([
   ["/livez", "GET, HEAD"],
   ["/readyz", "GET, HEAD"],
   ["/metrics", "GET, HEAD"],
+  ["/openapi.json", "GET, HEAD"],
 ]);
 
 function unknownRoute(request: FastifyRequest): Problem {
