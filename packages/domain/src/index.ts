@@ -72,9 +72,11 @@ export {
   windowStartOf,
 } from "./time.ts";
 export {
+  CloudEventSchema,
   encodeUsageEvent,
   type EventReading,
   type Mode,
+  NativeEventSchema,
   readUsageEvent,
   type Rejection,
   USAGE_EVENT_LIMITS,

@@ -18,6 +18,11 @@ export const USAGE_EVENT_LIMITS = {
   propertiesMax: 32,
   /** Objects and arrays inside each other, `data` itself being the first. */
   depthMax: 32,
+  /**
+   * Values of `data` at every depth, elements of lists included: two bytes each are the least they take, so more do not fit into
+   * a record of 262,144 bytes. Keeps the check of a body of short lists from taking a hundred times its size.
+   */
+  valuesMax: 131_072,
 } as const;
 
 /** Names that would reach a prototype when copied; refused at any depth, attributes included. */
@@ -75,10 +80,13 @@ const instantText = z
   .refine((value) => parseInstant(value) !== null, {
     params: { code: "TIME_INVALID" },
     message: "must be an RFC 3339 instant such as 2026-11-20T10:00:00Z",
-  });
-const data = z.custom<JsonObject>(isJsonObject, "must be a JSON object of properties");
+  })
+  .meta({ format: "date-time" });
+// What `meta` adds is for the JSON Schema of these: zod alone cannot see into a check of ours.
+const data = z.custom<JsonObject>(isJsonObject, "must be a JSON object of properties").meta({ type: "object" });
 
-const NativeEventSchema = z.strictObject({
+/** The native shape of a usage event. Not everything about one: depth, names and size are {@link readUsageEvent}'s. */
+export const NativeEventSchema = z.strictObject({
   id: identityText,
   customer: identityText,
   type: typeText,
@@ -88,7 +96,7 @@ const NativeEventSchema = z.strictObject({
 });
 
 /** CloudEvents 1.0, structured JSON. Extension attributes are lowercase letters and digits, as the specification says. */
-const CloudEventSchema = z.looseObject({
+export const CloudEventSchema = z.looseObject({
   specversion: z.literal("1.0"),
   id: identityText,
   source: identityText,
@@ -101,7 +109,7 @@ const CloudEventSchema = z.looseObject({
     .nullish(),
   dataschema: z.string().max(2_048).nullish(),
   data: data.nullish(),
-  data_base64: z.undefined("binary data carries no usage; send data").optional(),
+  data_base64: z.undefined("binary data carries no usage; send data").optional().meta({ not: {} }),
   mode: z.enum(["live", "test"]).nullish(),
   decidedat: instantText.nullish(),
   stamped: z.union([z.boolean(), z.enum(["true", "false"])]).nullish(),
@@ -215,6 +223,7 @@ function rejectionOf(error: z.ZodError, input: JsonObject): Rejection {
 /** Depth, number and names of properties, without recursion deeper than the limit. */
 function checkData(root: JsonObject): Rejection | null {
   let properties = 0;
+  let values = 0;
   const pending: { readonly value: unknown; readonly path: readonly string[] }[] = [{ value: root, path: ["data"] }];
   for (let entry = pending.pop(); entry !== undefined; entry = pending.pop()) {
     const { value, path } = entry;
@@ -226,6 +235,11 @@ function checkData(root: JsonObject): Rejection | null {
       };
     }
     if (typeof value !== "object" || value === null || isRawNumber(value)) continue;
+    values += Array.isArray(value) ? value.length : 0;
+    if (values > USAGE_EVENT_LIMITS.valuesMax) {
+      const rule = `data holds at most ${USAGE_EVENT_LIMITS.valuesMax} values`;
+      return { code: "EVENT_TOO_LARGE", pointer: "/data", rule };
+    }
     for (const [name, child] of Object.entries(value)) {
       if (!Array.isArray(value)) {
         properties += 1;

@@ -10,6 +10,7 @@ import {
   type Rejection,
   USAGE_EVENT_LIMITS,
 } from "@tallyhouse/domain";
+import type { EventInput } from "./body.ts";
 
 export type Acceptance =
   | { readonly kind: "accepted"; readonly id: string; readonly record: LogRecord }
@@ -30,7 +31,12 @@ export interface AcceptanceContext {
  * Decides one event. Pure. An event without `time` is stamped with `receivedAt` and says so, so that a resend of it, stamped
  * later, is a duplicate and no conflict; whether an event is stamped is never the sender's word.
  */
-export function acceptEvent(input: unknown, context: AcceptanceContext): Acceptance {
+export function acceptEvent(event: EventInput, context: AcceptanceContext): Acceptance {
+  if (event.kind === "broken") return rejected(null, event.rejection);
+  return acceptParsed(event.value, context);
+}
+
+function acceptParsed(input: unknown, context: AcceptanceContext): Acceptance {
   if (context.cloudEventsOnly && isJsonObject(input) && !Object.hasOwn(input, "specversion")) {
     return rejected(input, { code: "FIELD_MISSING", pointer: "/specversion", rule: "is required" });
   }

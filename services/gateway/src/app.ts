@@ -5,13 +5,16 @@ import type { Socket } from "node:net";
 import type { Authenticator, EventLog } from "@tallyhouse/domain";
 import type { Clock, Logger, Readiness, Registry } from "@tallyhouse/runtime";
 import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { createAuthFailures } from "./auth-failures.ts";
 import { createBudget } from "./budget.ts";
 import type { GatewayConfig } from "./config.ts";
 import { addEventsRoute } from "./events-route.ts";
 import { addForwarding } from "./forward.ts";
 import { addHealthRoutes, createReadiness } from "./health.ts";
 import { createGatewayMetrics, type GatewayMetrics } from "./metrics.ts";
+import { addOpenApi } from "./openapi.ts";
 import { type Problem, problemDocument, sendProblem } from "./problem.ts";
+import { bodyTooLarge } from "./receive-body.ts";
 
 export { type GatewayConfig, GatewayConfigSchema } from "./config.ts";
 
@@ -69,7 +72,9 @@ export async function buildGateway(config: GatewayConfig, ports: GatewayPorts): 
   app.addHook("onResponse", async (_request, reply) => metrics.requests.inc({ status: String(reply.statusCode) }));
   addStop(app, config.CLOSE_GRACE_MS);
 
-  await app.register(async (scope) => addEventsRoute(scope, { config, ports, budget, metrics }));
+  addOpenApi(app, config);
+  const failures = createAuthFailures(ports.clock);
+  await app.register(async (scope) => addEventsRoute(scope, { config, ports, failures, budget, metrics }));
   await app.register(async (scope) => addForwarding(scope, { config, logger: ports.logger }));
   const readiness =
     ports.readiness ??
@@ -122,17 +127,13 @@ function addStop(app: FastifyInstance, closeGraceMs: number): void {
 function problemOf(error: FastifyError, config: GatewayConfig): Problem {
   switch (error.code) {
     case "FST_ERR_CTP_BODY_TOO_LARGE":
-      return {
-        status: 413,
-        code: "BODY_TOO_LARGE",
-        detail: `a body has at most ${config.BODY_BYTES_MAX} bytes; split the request`,
-      };
+      return bodyTooLarge(config.BODY_BYTES_MAX);
     case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
       return {
         status: 415,
         code: "CONTENT_TYPE_UNSUPPORTED",
         detail:
-          "send application/json, application/cloudevents+json or application/cloudevents-batch+json as Content-Type",
+          "send application/json, application/x-ndjson, application/cloudevents+json or application/cloudevents-batch+json",
       };
     case "FST_ERR_CTP_INVALID_CONTENT_LENGTH":
     case "ECONNRESET":
@@ -152,6 +153,7 @@ const METHODS_OF_PATHS: ReadonlyMap<string, string> = new Map([
   ["/livez", "GET, HEAD"],
   ["/readyz", "GET, HEAD"],
   ["/metrics", "GET, HEAD"],
+  ["/openapi.json", "GET, HEAD"],
 ]);
 
 function unknownRoute(request: FastifyRequest): Problem {

@@ -1,6 +1,8 @@
 /** Who a request comes from. */
 import { type Authenticator, type Principal, TallyhouseError } from "@tallyhouse/domain";
 import type { FastifyRequest } from "fastify";
+import type { AuthFailures } from "./auth-failures.ts";
+import { clientAddressOf } from "./client-address.ts";
 import type { Problem } from "./problem.ts";
 
 export type Authentication =
@@ -11,10 +13,13 @@ const BEARER = /^bearer +(\S+) *$/i;
 const STORE_RETRY_SECONDS = 1;
 
 /** Reads `Authorization: Bearer` or, without that, `X-API-Key`. Unknown, malformed and revoked get one identical answer. */
-export async function authenticate(request: FastifyRequest, authenticator: Authenticator): Promise<Authentication> {
+export async function authenticate(
+  request: FastifyRequest,
+  ports: { authenticator: Authenticator; failures: AuthFailures; proxyHops: number },
+): Promise<Authentication> {
   const bearer = BEARER.exec(request.headers.authorization ?? "")?.[1];
   const apiKey = request.headers["x-api-key"];
-  const token = bearer ?? (typeof apiKey === "string" ? apiKey : undefined);
+  const token = bearer ?? (typeof apiKey === "string" && apiKey !== "" ? apiKey : undefined);
   if (token === undefined) {
     return refused({
       status: 401,
@@ -22,8 +27,15 @@ export async function authenticate(request: FastifyRequest, authenticator: Authe
       detail: "send a service token as Authorization: Bearer … or X-API-Key: …",
     });
   }
+  const address = clientAddressOf(request, ports.proxyHops);
+  const retryAfterSeconds = ports.failures.retryAfterSeconds(address, token);
+  if (retryAfterSeconds !== null) {
+    const detail = "too many unknown credentials came from this network; correct yours and try again later";
+    return refused({ status: 429, code: "AUTH_FAILURES_LIMITED", detail, retryAfterSeconds });
+  }
   try {
-    const principal = await authenticator.verify(token);
+    const principal = await ports.authenticator.verify(token);
+    ports.failures.record({ address, token, isGood: principal !== null });
     if (principal !== null) return { kind: "principal", principal };
     return refused({ status: 401, code: "AUTH_INVALID", detail: "the credential is not known" });
   } catch (error) {

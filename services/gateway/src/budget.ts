@@ -4,6 +4,8 @@
 export interface Share {
   /** Keeps the share until this settles too: an append may outlive the answer that gave up on it. */
   holdUntil(work: Promise<unknown>): void;
+  /** Gives back what turned out not to be needed; never takes more. */
+  shrinkTo(bytes: number): void;
   /** The answer is over, or nobody waits for it any more. Safe to repeat. */
   answered(): void;
 }
@@ -20,7 +22,8 @@ export function createBudget(limits: { requestsMax: number; bytesMax: number }):
   let bytesHeld = 0;
   return {
     bytesHeld: () => bytesHeld,
-    enter(bytes) {
+    enter(bytesAsked) {
+      let bytes = bytesAsked;
       if (requests >= limits.requestsMax || bytesHeld + bytes > limits.bytesMax) return null;
       requests += 1;
       bytesHeld += bytes;
@@ -36,6 +39,11 @@ export function createBudget(limits: { requestsMax: number; bytesMax: number }):
         holdUntil(work) {
           holders += 1;
           work.then(release, release);
+        },
+        shrinkTo(bytesNeeded) {
+          if (holders === 0 || bytesNeeded >= bytes) return;
+          bytesHeld -= bytes - bytesNeeded;
+          bytes = bytesNeeded;
         },
         answered() {
           if (isAnswered) return;

@@ -10,11 +10,14 @@ export const GatewayConfigSchema = z
   .object({
     /** Bytes of one request body; one more is 413 BODY_TOO_LARGE. */
     BODY_BYTES_MAX: bytes.default(1_000_000),
+    /** Bytes that a compressed body may become, beside 20 times its size; one more is 413 BODY_TOO_LARGE. */
+    INFLATED_BYTES_MAX: bytes.default(5_000_000),
     /** Usage events of one request; one more is 413 TOO_MANY_EVENTS. */
     EVENTS_PER_REQUEST_MAX: count.default(500),
     /**
-     * Body bytes of all requests of POST /v1/events between their headers and the end of their answer and append; beyond, 503.
-     * 64 MB = 64 bodies of the largest size. Parsed events and records take some 6 times as much memory: about 400 MB.
+     * Body bytes (of compressed ones, what they may become) of all requests of POST /v1/events between their headers and the end of
+     * their answer and append; beyond, 503. 64 MB = 64 plain bodies of the largest size. Parsed events and records take some 6 times as
+     * much memory: about 400 MB.
      */
     INFLIGHT_BYTES_MAX: bytes.default(64_000_000),
     /** Requests of POST /v1/events in flight at once; beyond, 503. */
@@ -40,12 +43,14 @@ export const GatewayConfigSchema = z
     KEEP_ALIVE_TIMEOUT_MS: milliseconds.default(72_000),
     /** Open connections; further ones are dropped. */
     CONNECTIONS_MAX: count.default(10_000),
+    /** Our proxies in front of the gateway: that many addresses from the right of X-Forwarded-For stands the client's. 0: none. */
+    PROXY_HOPS: z.coerce.number().int().min(0).max(10).default(0),
     /** How long a stop waits for requests in flight before their connections are cut. */
     CLOSE_GRACE_MS: milliseconds.default(8_000),
   })
-  .refine((config) => config.INFLIGHT_BYTES_MAX >= config.BODY_BYTES_MAX, {
+  .refine((config) => config.INFLIGHT_BYTES_MAX >= Math.max(config.BODY_BYTES_MAX, config.INFLATED_BYTES_MAX), {
     path: ["INFLIGHT_BYTES_MAX"],
-    message: "must be at least BODY_BYTES_MAX, or the largest body is never taken",
+    message: "must be at least BODY_BYTES_MAX and INFLATED_BYTES_MAX, or the largest body is never taken",
   })
   .refine((config) => config.CLOSE_GRACE_MS > config.APPEND_TIMEOUT_MS, {
     path: ["CLOSE_GRACE_MS"],

@@ -191,7 +191,11 @@ describe("callers that dawdle, vanish or speak something else", () => {
   });
 
   test("a body of untold length holds the largest size while it arrives", async () => {
-    const { port, metrics } = await started({ BODY_BYTES_MAX: 1_000, INFLIGHT_BYTES_MAX: 1_500 });
+    const { port, metrics } = await started({
+      BODY_BYTES_MAX: 1_000,
+      INFLATED_BYTES_MAX: 1_000,
+      INFLIGHT_BYTES_MAX: 1_500,
+    });
     const chunked = await openConnection(port);
     const head = rawPost("").replace("content-length: 0", "transfer-encoding: chunked");
     chunked.socket.write(`${head}${BODY.length.toString(16)}\r\n${BODY}\r\n`);

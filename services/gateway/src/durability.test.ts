@@ -162,7 +162,11 @@ describe("bounded work", () => {
 
   test("bytes in flight: at the limit and one beyond", async () => {
     const body = JSON.stringify(NATIVE);
-    const { app, waiting, letGo } = await startHeld({ BODY_BYTES_MAX: 1_000, INFLIGHT_BYTES_MAX: 2_000 });
+    const { app, waiting, letGo } = await startHeld({
+      BODY_BYTES_MAX: 1_000,
+      INFLATED_BYTES_MAX: 1_000,
+      INFLIGHT_BYTES_MAX: 2_000,
+    });
     const taken = [post(app, body.padEnd(1_000)), post(app, body.padEnd(1_000 - body.length)), post(app, body)];
     await until(() => waiting() === 3);
     expect(problemOf(await post(app, "1"))).toBe("503 GATEWAY_OVERLOADED");

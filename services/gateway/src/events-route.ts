@@ -1,22 +1,28 @@
 /** `POST /v1/events`: the way into the log. */
-import {
-  assert,
-  type Authenticator,
-  type EventLog,
-  type LogRecord,
-  type Principal,
-  unreachable,
-} from "@tallyhouse/domain";
+import type { IncomingMessage } from "node:http";
+import { type Authenticator, type EventLog, type LogRecord, unreachable } from "@tallyhouse/domain";
 import type { Clock, Logger } from "@tallyhouse/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { acceptEvent, type Acceptance } from "./accept.ts";
+import { addAdmission, type Admission } from "./admission.ts";
 import { type AppendOutcome, appendWithin } from "./append.ts";
-import { authenticate } from "./authenticate.ts";
-import { type BodyReading, MEDIA_TYPES, type MediaType, readBody } from "./body.ts";
+import type { AuthFailures } from "./auth-failures.ts";
+import { isBinaryMode, readBinaryEvent } from "./binary-mode.ts";
+import {
+  type BodyReader,
+  type BodyReading,
+  createBodyReader,
+  createWholeReader,
+  MEDIA_TYPES,
+  type MediaType,
+  readJson,
+} from "./body.ts";
 import type { Budget, Share } from "./budget.ts";
 import type { GatewayConfig } from "./config.ts";
+import { applyIdempotencyKey } from "./idempotency-key.ts";
 import type { GatewayMetrics } from "./metrics.ts";
 import { type Problem, sendProblem } from "./problem.ts";
+import { receiveBody } from "./receive-body.ts";
 
 interface EventsPorts {
   readonly log: EventLog;
@@ -25,13 +31,6 @@ interface EventsPorts {
   readonly logger: Logger;
 }
 
-/** What stands between a request's headers and its body: who sends it, and its share of the work in flight. */
-interface Admission {
-  readonly principal: Principal;
-  readonly share: Share;
-}
-
-const OVERLOAD_RETRY_SECONDS = 1;
 const LOG_RETRY_SECONDS = 2;
 /** A full disk is not emptied in seconds. */
 const LOG_FULL_RETRY_SECONDS = 30;
@@ -39,23 +38,28 @@ const LOG_FULL_RETRY_SECONDS = 30;
 /** Adds the route with body parsers and hooks of its own: give it a scope to itself. */
 export function addEventsRoute(
   scope: FastifyInstance,
-  input: { config: GatewayConfig; ports: EventsPorts; budget: Budget; metrics: GatewayMetrics },
+  input: {
+    config: GatewayConfig;
+    ports: EventsPorts;
+    failures: AuthFailures;
+    budget: Budget;
+    metrics: GatewayMetrics;
+  },
 ): void {
   const { config, ports, metrics } = input;
-  const admissionOf = addAdmission(scope, input);
-  scope.removeAllContentTypeParsers();
-  for (const mediaType of Object.keys(MEDIA_TYPES) as MediaType[]) {
-    scope.addContentTypeParser(mediaType, { parseAs: "buffer" }, (_request, body, done) =>
-      done(null, readBody(body as Buffer, mediaType, config.EVENTS_PER_REQUEST_MAX)),
-    );
-  }
+  const admissionOf = addAdmission(scope, { ...input, authenticator: ports.authenticator });
+  addBodyParsers(scope, { config, admissionOf });
   scope.post("/v1/events", async (request, reply) => {
     const { principal, share } = admissionOf(request);
-    const body = (request.body ?? EMPTY_BODY) as BodyReading;
-    if (body.kind === "problem") return sendProblem(reply, body.problem);
+    const body = applyIdempotencyKey(bodyOf(request), request.headers["idempotency-key"]);
+    if (body.kind === "problem") {
+      // What was not received would be read as the connection's next request.
+      if (!request.raw.complete) void reply.header("connection", "close");
+      return sendProblem(reply, body.problem);
+    }
     const context = {
       mode: principal.mode,
-      cloudEventsOnly: MEDIA_TYPES[body.mediaType].cloudEvents,
+      cloudEventsOnly: body.isCloudEventsOnly,
       receivedAt: ports.clock.now(),
       partitionCount: ports.log.partitionCount,
     };
@@ -95,55 +99,54 @@ export function addEventsRoute(
   }
 }
 
-/** Lets a request in before its body is read: who does not fit in, or is not known, is refused by the headers alone. */
-function addAdmission(
+/** Gives every media type its reader. A body is read while it arrives; what comes out is a {@link BodyReading}, never an error. */
+function addBodyParsers(
   scope: FastifyInstance,
-  input: { config: GatewayConfig; ports: EventsPorts; budget: Budget },
-): (request: FastifyRequest) => Admission {
-  const { config, ports, budget } = input;
-  const admissions = new WeakMap<FastifyRequest, Admission>();
-  scope.addHook("onRequest", async (request, reply) => {
-    const encoding = request.headers["content-encoding"];
-    if (encoding !== undefined && encoding !== "identity") return sendProblem(reply, COMPRESSED);
-    const share = budget.enter(announcedBytes(request, config.BODY_BYTES_MAX));
-    if (share === null) return sendProblem(reply, OVERLOADED);
-    // "close" comes after the answer, and also when the caller has gone before it: listened for before anything is awaited, or
-    // a caller that goes meanwhile would leave its share behind.
-    reply.raw.once("close", () => share.answered());
-    const authentication = await authenticate(request, ports.authenticator);
-    if (authentication.kind === "problem") return sendProblem(reply, authentication.problem);
-    admissions.set(request, { principal: authentication.principal, share });
+  input: { config: GatewayConfig; admissionOf: (request: FastifyRequest) => Admission },
+): void {
+  const { config, admissionOf } = input;
+  scope.removeAllContentTypeParsers();
+  for (const mediaType of Object.keys(MEDIA_TYPES) as MediaType[]) {
+    scope.addContentTypeParser(mediaType, async (request: FastifyRequest, payload: IncomingMessage) => {
+      const { share, coding, announcedBytes } = admissionOf(request);
+      return receiveBody(payload, {
+        coding,
+        announcedBytes,
+        bodyBytesMax: config.BODY_BYTES_MAX,
+        inflatedBytesMax: config.INFLATED_BYTES_MAX,
+        reader: readerOf(request, mediaType, config.EVENTS_PER_REQUEST_MAX),
+        onInflated: (bytes) => share.shrinkTo(bytes),
+      });
+    });
+  }
+}
+
+/** In structured mode and in lists, `ce-` headers say nothing: the body has the attributes. */
+function readerOf(request: FastifyRequest, mediaType: MediaType, eventsMax: number): BodyReader {
+  if (mediaType !== "application/json" || !isBinaryMode(request.headers)) return createBodyReader(mediaType, eventsMax);
+  return createWholeReader((bytes) => {
+    if (bytes.length === 0) return binaryEventOf(request, undefined);
+    const reading = readJson(bytes);
+    return reading.kind === "problem" ? reading : binaryEventOf(request, reading.value);
   });
-  return (request) => {
-    const admission = admissions.get(request);
-    assert(admission !== undefined, "a request reaches its route only through the hook");
-    return admission;
-  };
+}
+
+function binaryEventOf(request: FastifyRequest, data: unknown): BodyReading {
+  const { rawHeaders, headers } = request.raw;
+  const event = readBinaryEvent({ rawHeaders, contentType: headers["content-type"], data });
+  return { kind: "events", events: [event], isCloudEventsOnly: true };
+}
+
+/** A request without a body has no media type either, so no parser has seen it. */
+function bodyOf(request: FastifyRequest): BodyReading {
+  if (request.body !== undefined) return request.body as BodyReading;
+  return isBinaryMode(request.headers) ? binaryEventOf(request, undefined) : EMPTY_BODY;
 }
 
 const EMPTY_BODY: BodyReading = {
   kind: "problem",
   problem: { status: 400, code: "BODY_INVALID", detail: "the body is empty; send one event or a list of events" },
 };
-
-const COMPRESSED: Problem = {
-  status: 415,
-  code: "CONTENT_TYPE_UNSUPPORTED",
-  detail: "compressed bodies are not taken; send the body without Content-Encoding",
-};
-
-const OVERLOADED: Problem = {
-  status: 503,
-  code: "GATEWAY_OVERLOADED",
-  detail: "too much is in flight; nothing was stored, send the request again",
-  retryAfterSeconds: OVERLOAD_RETRY_SECONDS,
-};
-
-/** The bytes a body will take at most: what its header says, or the limit when it comes in chunks of untold length. */
-function announcedBytes(request: FastifyRequest, bodyBytesMax: number): number {
-  const announced = request.headers["content-length"];
-  return announced === undefined ? bodyBytesMax : Math.min(Number(announced), bodyBytesMax);
-}
 
 function appendProblem(code: "LOG_UNAVAILABLE" | "LOG_FULL"): Problem {
   const what = code === "LOG_FULL" ? "the event log is full" : "the event log did not acknowledge in time";
