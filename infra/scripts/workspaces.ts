@@ -11,7 +11,7 @@ export interface Workspace {
 }
 
 /** Folders of test/ that need more than Node and npm: commands of their own run them (run-suite.ts). */
-const SERVER_SUITES: ReadonlySet<string> = new Set(["integration", "kill", "load", "traces"]);
+const SERVER_SUITES: ReadonlySet<string> = new Set(["integration", "kill", "load", "producers", "traces"]);
 
 /** Every workspace of a tree, sorted by folder. Throws when a package.json cannot be read. */
 export function readWorkspaces(root: string): Workspace[] {
