@@ -55,7 +55,7 @@ export {
   quantityOfJson,
   ZERO_QUANTITY,
 } from "./quantity.ts";
-export { decodeUsageRecord, RECORD_BYTES_MAX } from "./record.ts";
+export { decodeUsageRecord, RECORD_BYTES_MAX, usageRecordBytes } from "./record.ts";
 export { type Authenticator, modeOfServiceToken, type Principal } from "./service-token.ts";
 export type { AnalyticsStore, AnalyticsValue, ControlStore, SqlRunner } from "./stores.ts";
 export type { StreamIdentity } from "./stream.ts";

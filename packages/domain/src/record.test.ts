@@ -38,6 +38,15 @@ describe("structured mode", () => {
     expect(verdict(decode(padded(RECORD_BYTES_MAX)))).toBe("accepted");
     expect(verdict(decode(padded(RECORD_BYTES_MAX + 1)))).toBe("EVENT_TOO_LARGE ");
   });
+
+  test("G1 headers count too: a misplaced record that no log takes again would stop its partition for ever", () => {
+    const value = JSON.stringify(cloud);
+    const room = RECORD_BYTES_MAX - value.length - "x-team".length - 10;
+    expect(verdict(decode(value, { "x-team": "a".repeat(room) }))).toBe("accepted");
+    expect(verdict(decode(value, { "x-team": "a".repeat(room + 1) }))).toBe("EVENT_TOO_LARGE ");
+    const many = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [String(n), ""]));
+    expect(verdict(decode(value, many))).toBe("EVENT_TOO_LARGE ");
+  });
 });
 
 describe("binary mode", () => {

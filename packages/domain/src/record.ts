@@ -4,10 +4,13 @@ import { type EventReading, readUsageEvent, USAGE_EVENT_LIMITS } from "./usage-e
 import type { LogEntry } from "./event-log.ts";
 
 /**
- * Bytes of one record's value; larger ones are `invalid`. Four times what the gateway lets through: services that produce
- * directly may write their events with blanks, escapes and attributes of their own.
+ * Bytes of one record's value and headers; larger ones are `invalid`. Four times what the gateway lets through: services that
+ * produce directly may write their events with blanks, escapes and attributes of their own. Headers count, because the copy of
+ * a misplaced record carries them: with more than the log takes in one record, no copy could ever be appended.
  */
 export const RECORD_BYTES_MAX = 4 * USAGE_EVENT_LIMITS.eventBytesMax;
+/** What a header counts beside its name and value: Kafka's varints take at most 10 bytes. */
+const HEADER_OVERHEAD_BYTES = 10;
 
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
@@ -17,7 +20,7 @@ const decoder = new TextDecoder("utf-8", { fatal: true });
  * @see https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md (read 2026-11)
  */
 export function decodeUsageRecord(entry: Pick<LogEntry, "value" | "headers">): EventReading {
-  if (entry.value !== null && entry.value.length > RECORD_BYTES_MAX) {
+  if (usageRecordBytes(entry) > RECORD_BYTES_MAX) {
     return invalid("EVENT_TOO_LARGE", `a record holds at most ${RECORD_BYTES_MAX} bytes`);
   }
   let content: unknown;
@@ -37,6 +40,13 @@ export function decodeUsageRecord(entry: Pick<LogEntry, "value" | "headers">): E
   if (!isJsonObject(content) || !Object.hasOwn(content, "specversion"))
     return invalid("EVENT_NOT_AN_OBJECT", "a record holds one CloudEvent 1.0");
   return readUsageEvent(content, "live");
+}
+
+/** What {@link RECORD_BYTES_MAX} bounds: value and headers, before any compression. */
+export function usageRecordBytes({ value, headers }: Pick<LogEntry, "value" | "headers">): number {
+  let bytes = value?.length ?? 0;
+  for (const name in headers) bytes += HEADER_OVERHEAD_BYTES + Buffer.byteLength(name) + (headers[name]?.length ?? 0);
+  return bytes;
 }
 
 /** Without a prototype, so that a header named `ce___proto__` becomes an attribute, to be refused like any such name. */

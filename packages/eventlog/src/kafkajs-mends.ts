@@ -55,6 +55,15 @@ export interface FetchedNotice {
   readonly highWatermark: number;
 }
 
+interface DecodedHeader {
+  readonly key: string;
+  readonly value: Buffer | null;
+}
+
+interface DecoderLike {
+  readVarIntArray: (this: DecoderLike, reader: unknown) => DecodedHeader[];
+}
+
 interface BrokerLike {
   fetch: (this: BrokerLike, request: unknown) => Promise<{ responses: FetchedTopic[] }>;
 }
@@ -78,7 +87,9 @@ export function mendKafkajs(version = (require("kafkajs/package.json") as { vers
   }
   const queue = (require("kafkajs/src/network/requestQueue") as { prototype: RequestQueueLike }).prototype;
   const broker = (require("kafkajs/src/broker") as { prototype: BrokerLike }).prototype;
+  const decoder = (require("kafkajs/src/protocol/decoder") as { prototype: DecoderLike }).prototype;
   mendOnce(queue, mendTimer);
+  mendOnce(decoder, mendHeaders);
   mendOnce(broker, mendFetch);
   // On every client, also one that does not write it: a batch in an unregistered codec crashes a consumer for ever.
   kafkajs.CompressionCodecs[kafkajs.CompressionTypes.ZSTD] = () => ({
@@ -103,6 +114,31 @@ function mendTimer(queue: RequestQueueLike): void {
   queue.scheduleCheckPendingRequests = function scheduleWhenPending(this: RequestQueueLike): void {
     if (this.pending.length > 0) original.call(this);
   };
+}
+
+/**
+ * kafkajs copies all headers so far for each further one: a record with 70,000 of them stands the event loop still for
+ * minutes, the watchdog ends the process, and the next one meets the same record. Here they are collected in linear time, to
+ * the same result: a repeated name gives an array. Header lists are the only arrays of this kind.
+ */
+function mendHeaders(decoder: DecoderLike): void {
+  const original = decoder.readVarIntArray;
+  decoder.readVarIntArray = function readHeaders(this: DecoderLike, reader: unknown): DecodedHeader[] {
+    const headers = original.call(this, reader);
+    return Object.assign(headers, { reduce: () => headersByName(headers) });
+  };
+}
+
+function headersByName(headers: readonly DecodedHeader[]): RawMessage["headers"] {
+  // Without a prototype: a header may be called `__proto__`.
+  const named = Object.create(null) as Record<string, (Buffer | null) | (Buffer | null)[]>;
+  for (const { key, value } of headers) {
+    const known = named[key];
+    if (known === undefined) named[key] = value;
+    else if (Array.isArray(known)) known.push(value);
+    else named[key] = [known, value];
+  }
+  return named as RawMessage["headers"];
 }
 
 /** Does the work of kafkajs's own filter before it, see {@link markAbortedRecords}, and tells {@link fetchedChannel}. */

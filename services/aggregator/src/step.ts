@@ -15,6 +15,7 @@ import {
   recordKeyOf,
   type StreamIdentity,
   type UsageEvent,
+  usageRecordBytes,
   windowStartOf,
 } from "@tallyhouse/domain";
 import type { Fingerprint } from "./dedupe-index.ts";
@@ -174,9 +175,9 @@ function redirectOf(
   const asReceived = { partition, key, value: entry.value, headers: entry.headers };
   if (event.occurredAt !== null) return asReceived;
   const value = encodeUsageEvent({ ...event, occurredAt: entry.receivedAt, isStamped: true }, extensions);
+  const stamped = { partition, key, value, headers: { "content-type": STRUCTURED_CONTENT_TYPE } };
   // Re-encoding can lengthen numbers such as 1e20; a copy too long to be read would be worse than one without time.
-  if (value.length > RECORD_BYTES_MAX) return asReceived;
-  return { partition, key, value, headers: { "content-type": STRUCTURED_CONTENT_TYPE } };
+  return usageRecordBytes(stamped) > RECORD_BYTES_MAX ? asReceived : stamped;
 }
 
 const STRUCTURED_CONTENT_TYPE = Buffer.from("application/cloudevents+json; charset=UTF-8");
