@@ -1,7 +1,7 @@
 /** Opens what standalone runs on: embedded parts by default, the real ones where a variable names them. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
+import { migrateClickHouse, openClickHouse, openReadOnlySql, type ReadOnlySql } from "@tallyhouse/clickhouse";
 import type { AnalyticsStore, ControlStore, EventLog, OpenedEventLog } from "@tallyhouse/domain";
 import { ensureTopic, openEmbeddedLog, openKafkaLog } from "@tallyhouse/eventlog";
 import {
@@ -15,6 +15,7 @@ import type { StandaloneConfig } from "./config.ts";
 import { type FolderSecrets, openSecrets, pinStream } from "./data-folder.ts";
 
 // Other files of this service take them from here: only this one names adapters.
+export type { ReadOnlySql } from "@tallyhouse/clickhouse";
 export { deleteTopic } from "@tallyhouse/eventlog";
 export { generateServiceToken } from "@tallyhouse/postgres";
 
@@ -23,6 +24,8 @@ export interface StandalonePorts {
   readonly log: EventLog;
   readonly logFailed: Promise<never>;
   readonly analytics: AnalyticsStore;
+  /** A connection of its own for the analysts' endpoint; absent when that is off. */
+  readonly readOnlySql: ReadOnlySql | undefined;
   readonly control: ControlStore;
   readonly tokens: ServiceTokenDirectory;
   readonly secrets: FolderSecrets;
@@ -63,6 +66,10 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       migrateClickHouse(clickhouse.store, CLICKHOUSE_MIGRATIONS),
     ]);
     opened.push(() => postgres.close());
+    // After the migrations: it learns which tables there are.
+    const readOnlySql =
+      config.TALLYHOUSE_SQL_PORT === "off" ? undefined : await openReadOnlySql({ path: join(folder, "clickhouse") });
+    if (readOnlySql !== undefined) opened.push(() => readOnlySql.close());
     await migratePostgres(postgres.store, POSTGRES_MIGRATIONS);
     const storedOffsets = { of: (_partition: number): number => 0 };
     const events = await openLog({ config, logger, storedOffsets });
@@ -71,6 +78,7 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       log: events.log,
       logFailed: events.failed,
       analytics: clickhouse.store,
+      readOnlySql,
       control: postgres.store,
       tokens: createServiceTokenDirectory(postgres.store, secrets.tokenPepper),
       secrets,
