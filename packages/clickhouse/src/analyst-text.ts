@@ -2,7 +2,6 @@
  * The first judge of an analyst's statement: its characters and words. It keeps out what the second one (analyst-tree.ts) cannot
  * see or would already have run: a second statement, a comment, INTO OUTFILE, quotes that another reader would close elsewhere.
  */
-import { FORMATS } from "./analyst-names.ts";
 
 /** A statement fit to be parsed by the engine, or why it is not. */
 export type SelectText =
@@ -88,7 +87,6 @@ function withoutFormat(tokens: readonly Token[]): { tokens: Token[]; format: str
   const [keyword, name] = solid.slice(-2);
   const hasFormat = keyword?.kind === "word" && keyword.text.toLowerCase() === "format" && name?.kind === "word";
   if (!hasFormat) return { tokens: [...tokens], format: undefined };
-  if (!FORMATS.has(name.text)) throw new Refusal(`the format ${name.text}`);
   return { tokens: tokens.slice(0, tokens.lastIndexOf(keyword)), format: name.text };
 }
 

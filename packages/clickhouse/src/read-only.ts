@@ -1,3 +1,4 @@
+import { FORMATS } from "./analyst-names.ts";
 import { readSelect } from "./analyst-text.ts";
 import { refusalOfTree } from "./analyst-tree.ts";
 import { Lane, storeUnavailable } from "./lane.ts";
@@ -106,11 +107,12 @@ export async function openReadOnlySql(options: {
       async run({ sql: text, params, defaultFormat }) {
         const read = readSelect(text, params);
         if (read.kind === "refused") return read;
+        const { sql, withNames, format = defaultFormat } = read;
+        if (!FORMATS.has(format)) return { kind: "refused", reason: `the format ${format}` };
         if (waiting > WAITING_MAX) return { kind: "busy" };
         waiting += 1;
         try {
           return await lane.run(async () => {
-            const { sql, withNames, format = defaultFormat } = read;
             const tree = (await session.queryAsync(`EXPLAIN AST ${sql}`, { format: "TSVRaw" })).text();
             const reason = refusalOfTree(tree, { database, withNames, existing });
             if (reason !== null) return { kind: "refused", reason };
