@@ -65,8 +65,8 @@ describe("the health listener", () => {
   test("metrics that cannot be read are a 500 and not a crash", async () => {
     const metrics = createMetrics();
     metrics.metrics = () => Promise.reject(new Error("broken"));
-    await expect(
-      answerHealth("/metrics", { metrics, readiness: () => readinessOf({ probes: {} }) }),
-    ).rejects.toThrow("broken");
+    await expect(answerHealth("/metrics", { metrics, readiness: () => readinessOf({ probes: {} }) })).rejects.toThrow(
+      "broken",
+    );
   });
 });

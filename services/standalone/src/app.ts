@@ -7,6 +7,7 @@ import { modeOfServiceToken, type Mode, type StreamIdentity, TallyhouseError } f
 import { buildGateway, GatewayConfigSchema } from "@tallyhouse/gateway";
 import { buildReporter, ReporterConfigSchema } from "@tallyhouse/reporter";
 import {
+  aborted,
   type Component,
   createLogger,
   createMetrics,
@@ -20,6 +21,7 @@ import {
   runComponents,
 } from "@tallyhouse/runtime";
 import { startStripeEmulator, type StripeEmulator } from "@tallyhouse/stripe-emulator";
+import { buildAnalystsEndpoint } from "./analysts/endpoint.ts";
 import { type StandaloneConfig, StandaloneConfigSchema } from "./config.ts";
 import { isBegun, markBegun, readOperatorKey, writeOperatorKey } from "./data-folder.ts";
 import { generateServiceToken, openPorts, type StandalonePorts } from "./ports.ts";
@@ -41,6 +43,8 @@ export interface Standalone {
   /** Base URL of the gateway: the only one callers need. */
   readonly url: string;
   readonly emulator: StripeEmulator;
+  /** Base URL of the analysts' endpoint; absent when TALLYHOUSE_SQL_PORT is `off`. */
+  readonly sqlUrl: string | undefined;
   readonly mode: Mode;
   readonly token: string;
   /** Whether this start made the token: it is printed once. */
@@ -83,9 +87,11 @@ export async function startStandalone(env: Environment): Promise<Standalone> {
     started.push(() => services.stopListening());
     const gatewayPlace = { host: HOST, port: config.TALLYHOUSE_PORT, variable: "TALLYHOUSE_PORT" };
     const url = await listening(gatewayPlace, (place) => services.gateway.listen(place));
+    const analysts = await startAnalysts({ config, ports, logger });
+    started.push(() => analysts.close());
     const operator = await ensureOperator(config, ports);
     const stopper = new AbortController();
-    const done = runComponents({ components: services.components, signal: stopper.signal, log: logger });
+    const done = runComponents({ components: [...services.components, analysts], signal: stopper.signal, log: logger });
     const stop = (): Promise<0 | 1> => {
       stopper.abort();
       return done;
@@ -96,11 +102,29 @@ export async function startStandalone(env: Environment): Promise<Standalone> {
       await stop();
       throw error;
     }
-    return { url, emulator, ...operator, ports, done, stop };
+    return { url, emulator, sqlUrl: analysts.url, ...operator, ports, done, stop };
   } catch (error) {
     for (const release of started.reverse()) await release();
     throw error;
   }
+}
+
+/** The analysts' endpoint, listening, as a part of the process; without an address when it is off. */
+async function startAnalysts(input: {
+  config: StandaloneConfig;
+  ports: StandalonePorts;
+  logger: Logger;
+}): Promise<Component & { readonly url: string | undefined }> {
+  const { config, ports, logger } = input;
+  const { TALLYHOUSE_SQL_PORT: port } = config;
+  const { readOnlySql: sql, tokens: authenticator } = ports;
+  const name = "analysts";
+  if (port === "off" || sql === undefined)
+    return { name, url: undefined, run: aborted, close: () => Promise.resolve() };
+  const endpoint = buildAnalystsEndpoint({ sql, authenticator, logger });
+  const place = { host: HOST, port, variable: "TALLYHOUSE_SQL_PORT" };
+  const url = await listening(place, (free) => endpoint.listen(free));
+  return { name, url, run: aborted, close: () => endpoint.close() };
 }
 
 async function buildServices(input: {

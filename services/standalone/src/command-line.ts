@@ -87,7 +87,7 @@ async function start(): Promise<number> {
 }
 
 function printWelcome(standalone: Standalone): void {
-  const { url, emulator, ports, token, isFirstStart } = standalone;
+  const { url, emulator, sqlUrl, ports, token, isFirstStart } = standalone;
   const folder = process.env["TALLYHOUSE_DATA"] ?? ".tallyhouse";
   const parts = Object.entries(ports.adapters).map(([part, adapter]) => `  ${part.padEnd(10)} → ${adapter}`);
   const lines = [
@@ -97,6 +97,7 @@ function printWelcome(standalone: Standalone): void {
     `  page         ${url}/`,
     `  API          ${url}/v1/events, ${url}/v1/usage`,
     `  Stripe       ${emulator.url}/ (emulator)`,
+    ...(sqlUrl === undefined ? [] : [`  SQL          ${sqlUrl}/ (read-only, the token is the password)`]),
     "",
     ...(isFirstStart
       ? [`The operator's token, shown this once and kept in ${folder}/operator-key:`, "", `  ${token}`, ""]

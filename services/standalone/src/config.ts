@@ -3,6 +3,11 @@ import { z } from "zod";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
+/** Any free port stays any free port. */
+function portAfter(portNumber: number): number {
+  return portNumber === 0 ? 0 : portNumber + 1;
+}
+
 /** Environment of `tallyhouse start`. Parts that it passes on (flush, report, limits) are read by their own schemas. */
 export const StandaloneConfigSchema = z
   .object({
@@ -18,6 +23,8 @@ export const StandaloneConfigSchema = z
     TALLYHOUSE_PORT: port.default(8080),
     /** Port of the Stripe emulator on 127.0.0.1; default: the one after TALLYHOUSE_PORT. */
     TALLYHOUSE_EMULATOR_PORT: port.optional(),
+    /** Port of the analysts' endpoint on 127.0.0.1, or `off`; default: the one after TALLYHOUSE_EMULATOR_PORT. */
+    TALLYHOUSE_SQL_PORT: z.union([z.literal("off"), port]).optional(),
     /** The operator's service token, `svc_live_th_…` or `svc_test_th_…`; generated on the first start when absent. */
     TALLYHOUSE_INGEST_KEY: z
       .string()
@@ -43,9 +50,9 @@ export const StandaloneConfigSchema = z
     /** Milliseconds between two report rounds; the default of a separate reporter is 60,000. */
     REPORT_INTERVAL_MS: z.coerce.number().int().min(100).max(3_600_000).default(10_000),
   })
-  .transform((config) => ({
-    ...config,
-    TALLYHOUSE_EMULATOR_PORT:
-      config.TALLYHOUSE_EMULATOR_PORT ?? (config.TALLYHOUSE_PORT === 0 ? 0 : config.TALLYHOUSE_PORT + 1),
-  }));
+  .transform((config) => {
+    const emulatorPort = config.TALLYHOUSE_EMULATOR_PORT ?? portAfter(config.TALLYHOUSE_PORT);
+    const sqlPort = config.TALLYHOUSE_SQL_PORT ?? portAfter(emulatorPort);
+    return { ...config, TALLYHOUSE_EMULATOR_PORT: emulatorPort, TALLYHOUSE_SQL_PORT: sqlPort };
+  });
 export type StandaloneConfig = Readonly<z.infer<typeof StandaloneConfigSchema>>;

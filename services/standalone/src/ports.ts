@@ -1,7 +1,13 @@
 /** Opens what standalone runs on: embedded parts by default, the real ones where a variable names them. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { migrateClickHouse, openClickHouse, type OpenedClickHouse } from "@tallyhouse/clickhouse";
+import {
+  migrateClickHouse,
+  openClickHouse,
+  type OpenedClickHouse,
+  openReadOnlySql,
+  type ReadOnlySql,
+} from "@tallyhouse/clickhouse";
 import type { AnalyticsStore, ControlStore, EventLog, OpenedEventLog } from "@tallyhouse/domain";
 import { ensureTopic, openEmbeddedLog, openKafkaLog } from "@tallyhouse/eventlog";
 import {
@@ -16,7 +22,7 @@ import { type FolderSecrets, openSecrets, pinStream } from "./data-folder.ts";
 import { lockFolder } from "./folder-lock.ts";
 
 // Other files of this service take them from here: only this one names adapters.
-export { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
+export { migrateClickHouse, openClickHouse, type ReadOnlySql } from "@tallyhouse/clickhouse";
 export { deleteTopic, ensureTopic } from "@tallyhouse/eventlog";
 export { createServiceTokenDirectory, generateServiceToken, migratePostgres, openPostgres } from "@tallyhouse/postgres";
 
@@ -25,6 +31,8 @@ export interface StandalonePorts {
   readonly log: EventLog;
   readonly logFailed: Promise<never>;
   readonly analytics: AnalyticsStore;
+  /** A connection of its own for the analysts' endpoint; absent when that is off. */
+  readonly readOnlySql: ReadOnlySql | undefined;
   readonly control: ControlStore;
   readonly tokens: ServiceTokenDirectory;
   readonly secrets: FolderSecrets;
@@ -69,6 +77,10 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       migrateClickHouse(clickhouse.store, CLICKHOUSE_MIGRATIONS),
     ]);
     opened.push(() => postgres.close());
+    // After the migrations: it learns which tables there are. A server has read-only users of its own.
+    const hasAnalysts = config.TALLYHOUSE_SQL_PORT !== "off" && config.CLICKHOUSE_URL === undefined;
+    const readOnlySql = hasAnalysts ? await openReadOnlySql({ path: join(folder, "clickhouse") }) : undefined;
+    if (readOnlySql !== undefined) opened.push(() => readOnlySql.close());
     await migratePostgres(postgres.store, POSTGRES_MIGRATIONS);
     const storedOffsets = { of: (_partition: number): number => 0 };
     const events = await openLog({ config, logger, storedOffsets });
@@ -77,6 +89,7 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       log: events.log,
       logFailed: events.failed,
       analytics: clickhouse.store,
+      readOnlySql,
       control: postgres.store,
       tokens: createServiceTokenDirectory(postgres.store, secrets.tokenPepper),
       secrets,
