@@ -79,16 +79,16 @@ beforeAll(async () => {
       headers: { authorization: `Bearer ${running.token}`, "content-type": "application/json" },
       body: JSON.stringify(events),
     });
-    expect(answer.status, await answer.text()).toBe(202);
+    if (answer.status !== 202) throw new Error(`${answer.status}: ${await answer.text()}`);
   }
   const sent = counted.length + duplicates.length + conflicts.length + tooLate.length + invalid.length;
-  const sum = "sum(counted + duplicates + conflicts + tooLate + invalid)";
-  await until(
-    async () => (await ask(`SELECT ${sum} AS n FROM fates_daily(timeZone = 'UTC')`))[0]?.["n"] === String(sent),
-    {
-      timeoutMs: 30_000,
-    },
-  );
+  const fates =
+    "SELECT sum(counted + duplicates + conflicts + tooLate + invalid) AS n FROM fates_daily(timeZone = 'UTC')";
+  const isOne = async (sql: string, count: number): Promise<boolean> => (await ask(sql))[0]?.["n"] === String(count);
+  // Progress is written last: when it has all, every table has.
+  const isStored = async (): Promise<boolean> =>
+    (await isOne(fates, sent)) && (await isOne("SELECT sum(counted) AS n FROM freshness", counted.length));
+  await until(isStored, { timeoutMs: 30_000 });
 });
 afterAll(async () => {
   await running.stop();
@@ -160,6 +160,25 @@ describe("the ten questions of docs/analytics.md", () => {
   test("there are ten, and each is answered with rows", async () => {
     expect(QUERIES).toHaveLength(10);
     for (const sql of QUERIES) expect(await ask(sql, PARAMS), sql).not.toHaveLength(0);
+  });
+
+  test("the document lists each view with its columns", async () => {
+    const rows = [...DOCUMENT.matchAll(/^\| `(\w+)(?:\((.*)\))?` +\| [^|]+ \| ([^|]+) \|$/gm)];
+    expect(rows.length).toBe(11);
+    for (const [, view = "", given, cell = ""] of rows) {
+      const values: Readonly<Record<string, string>> = { timeZone: "'UTC'" };
+      const list = given?.split(", ").map((name) => `${name} = ${values[name] ?? "'2026-01-01 00:00:00'"}`);
+      const source = list === undefined ? view : `${view}(${list.join(", ")})`;
+      const answer = await (await send(`SELECT * FROM ${source} LIMIT 0 FORMAT TSVWithNames`)).text();
+      const columns = answer.trimEnd().split("\t");
+      const told: readonly string[] = cell.match(/\w+/g) ?? [];
+      expect(columns.length, answer).toBeGreaterThan(3);
+      // A cell such as "as `usage`, and `dimensions`" leaves the rest to another.
+      const isWhole = !/^(?:as|the columns of) /.test(cell);
+      const untold = columns.filter((name) => isWhole && !told.includes(name));
+      const absent = told.filter((word) => isWhole && /^[a-z]+[A-Z]/.test(word) && !columns.includes(word));
+      expect({ view, untold, absent }).toEqual({ view, untold: [], absent: [] });
+    }
   });
 
   test("G3 1: usage by window is what was sent", async () => {
@@ -289,7 +308,7 @@ describe("the endpoint", () => {
     ["a mistake", "SELECT nothing FROM usage", {}, [400, "47"]],
     ["too much text", `SELECT '${"x".repeat(300_000)}'`, {}, [413, "307"]],
     ["an identifier as a value", "SELECT * FROM {t:Identifier}", { param_t: "progress" }, [403, "497"]],
-  ])("refuses %s", async (_what, sql, params, expected) => {
+  ])("refuses %s", async (...[, sql, params, expected]) => {
     expect(await codeOf(send(sql, { params }))).toEqual(expected);
   });
 

@@ -36,6 +36,7 @@ test(
       TALLYHOUSE_DATA: folder,
       TALLYHOUSE_PORT: String(port),
       TALLYHOUSE_EMULATOR_PORT: String(emulatorPort),
+      TALLYHOUSE_SQL_PORT: "0",
       TALLYHOUSE_INGEST_KEY: TOKEN,
       BOOKING_WINDOW_SECONDS: "5",
       REPORT_LATENESS_SECONDS: "0",

@@ -59,6 +59,7 @@ export async function runDemo(options: DemoOptions): Promise<0 | 1> {
     TALLYHOUSE_DATA: folder,
     TALLYHOUSE_PORT: "0",
     TALLYHOUSE_EMULATOR_PORT: "0",
+    TALLYHOUSE_SQL_PORT: "off",
     TALLYHOUSE_METERS: "none",
     TALLYHOUSE_INGEST_KEY: "",
     // A demo touches no other data, and a database has no name of its own to give it.
