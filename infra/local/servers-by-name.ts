@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { startClickHouse } from "./clickhouse.ts";
 import { startKafka } from "./kafka.ts";
 import type { LocalServer } from "./local-server.ts";
 import { startPostgres } from "./postgres.ts";
@@ -23,6 +24,13 @@ const SERVERS: Readonly<Record<string, NamedServer>> = {
     variable: "POSTGRES_URL",
     async start(place) {
       const server = await startPostgres(place);
+      return { server, address: server.url };
+    },
+  },
+  clickhouse: {
+    variable: "CLICKHOUSE_URL",
+    async start(place) {
+      const server = await startClickHouse(place);
       return { server, address: server.url };
     },
   },

@@ -32,6 +32,8 @@ export const StandaloneConfigSchema = z
     KAFKA_BROKERS: z.string().optional(),
     /** Set, the control store is that PostgreSQL server instead of the embedded one. */
     POSTGRES_URL: SharedSettingsSchema.shape.POSTGRES_URL.optional(),
+    /** Set, the analytics store is that ClickHouse server instead of the embedded one. */
+    CLICKHOUSE_URL: SharedSettingsSchema.shape.CLICKHOUSE_URL.optional(),
     /** `always`: acknowledged means fsynced. `interval`: survives a kill of the process, not a power failure. */
     LOG_FSYNC: z.enum(["always", "interval"]).default("always"),
     /** Secret (at least 32 characters) that signs control records; generated and kept in the folder when absent. */

@@ -57,11 +57,19 @@ export function openSecrets(folder: string, signingKey: string | undefined): Fol
 export interface FolderStream {
   /** `embedded`, or `kafka` and the topic. */
   readonly log: string;
+  /** `embedded` or `server`: the log may have forgotten what only the other store has. */
+  readonly analytics: string;
   readonly partitionCount: number;
   readonly bookingWindowSeconds: number;
 }
 
-const StreamSchema = z.strictObject({ log: z.string(), partitionCount: z.int(), bookingWindowSeconds: z.int() });
+const StreamSchema = z.strictObject({
+  log: z.string(),
+  /** Folders of the first version had no choice. */
+  analytics: z.string().default("embedded"),
+  partitionCount: z.int(),
+  bookingWindowSeconds: z.int(),
+});
 
 /**
  * Remembers the stream on the first start and holds every later start to it.
@@ -71,7 +79,7 @@ export function pinStream(folder: string, wanted: FolderStream): void {
   const path = join(folder, "stream.json");
   if (!existsSync(path)) writeDurably(path, JSON.stringify(wanted));
   const pinned = StreamSchema.parse(JSON.parse(readFileSync(path, "utf8")));
-  for (const name of ["log", "partitionCount", "bookingWindowSeconds"] as const) {
+  for (const name of ["log", "analytics", "partitionCount", "bookingWindowSeconds"] as const) {
     if (pinned[name] === wanted[name]) continue;
     throw new TallyhouseError({
       code: "STREAM_MISMATCH",

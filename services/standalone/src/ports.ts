@@ -1,7 +1,7 @@
 /** Opens what standalone runs on: embedded parts by default, the real ones where a variable names them. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
+import { migrateClickHouse, openClickHouse, type OpenedClickHouse } from "@tallyhouse/clickhouse";
 import type { AnalyticsStore, ControlStore, EventLog, OpenedEventLog } from "@tallyhouse/domain";
 import { ensureTopic, openEmbeddedLog, openKafkaLog } from "@tallyhouse/eventlog";
 import {
@@ -13,6 +13,7 @@ import {
 import { type Clock, type Logger, systemClock } from "@tallyhouse/runtime";
 import type { StandaloneConfig } from "./config.ts";
 import { type FolderSecrets, openSecrets, pinStream } from "./data-folder.ts";
+import { lockFolder } from "./folder-lock.ts";
 
 // Other files of this service take them from here: only this one names adapters.
 export { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
@@ -40,7 +41,7 @@ export const CLICKHOUSE_MIGRATIONS = new URL("../../../infra/clickhouse/", impor
 export const POSTGRES_MIGRATIONS = new URL("../../../infra/postgres/", import.meta.url).pathname;
 
 /**
- * Opens the folder's ClickHouse first: its lock is the lock of the whole folder, and a kill frees it. Then everything else.
+ * Locks the folder first; a kill frees the lock. Then everything else.
  * @throws {TallyhouseError} DATA_FOLDER_IN_USE, STREAM_MISMATCH, LOG_…: nothing stays open.
  */
 export async function openPorts(config: StandaloneConfig, logger: Logger): Promise<StandalonePorts> {
@@ -50,10 +51,12 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => (closing ??= closeAll(opened));
   try {
-    const clickhouse = await openClickHouse({ path: join(folder, "clickhouse") });
+    opened.push(lockFolder(folder));
+    const clickhouse = await openAnalytics(config);
     opened.push(() => clickhouse.close());
     pinStream(folder, {
       log: config.KAFKA_BROKERS === undefined ? "embedded" : `kafka ${config.KAFKA_TOPIC}`,
+      analytics: config.CLICKHOUSE_URL === undefined ? "embedded" : "server",
       partitionCount: config.LOG_PARTITIONS,
       bookingWindowSeconds: config.BOOKING_WINDOW_SECONDS,
     });
@@ -84,7 +87,7 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
           config.KAFKA_BROKERS === undefined
             ? "embedded"
             : `Kafka at ${config.KAFKA_BROKERS}, topic ${config.KAFKA_TOPIC}`,
-        analytics: `ClickHouse ${clickhouse.engineVersion} in the process`,
+        analytics: `ClickHouse ${clickhouse.engineVersion} ${clickhousePlace(config.CLICKHOUSE_URL)}`,
         control: `PostgreSQL ${postgres.serverVersion} ${postgres.place}`,
         billing: "Stripe emulator",
       },
@@ -94,6 +97,20 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
     await close();
     throw error;
   }
+}
+
+async function openAnalytics({
+  CLICKHOUSE_URL: url,
+  TALLYHOUSE_DATA: folder,
+}: StandaloneConfig): Promise<OpenedClickHouse> {
+  return openClickHouse(url === undefined ? { path: join(folder, "clickhouse") } : { url });
+}
+
+/** Host and database of the URL, never its password. */
+function clickhousePlace(url: string | undefined): string {
+  if (url === undefined) return "in the process";
+  const { host, pathname } = new URL(url);
+  return `at ${host}${pathname === "/" ? "" : pathname}`;
 }
 
 async function openLog(input: {

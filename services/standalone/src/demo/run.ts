@@ -63,6 +63,7 @@ export async function runDemo(options: DemoOptions): Promise<0 | 1> {
     TALLYHOUSE_INGEST_KEY: "",
     // A demo touches no other data, and a database has no name of its own to give it.
     POSTGRES_URL: "",
+    CLICKHOUSE_URL: "",
   };
   const startedAt = performance.now();
   const standalone = await startStandalone(env);
