@@ -3,15 +3,16 @@ import { z } from "zod";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
+/** What standalone reads as the separate services do. */
+const { KAFKA_TOPIC, LOG_PARTITIONS, BOOKING_WINDOW_SECONDS, LOG_LEVEL } = SharedSettingsSchema.shape;
+
 /** Environment of `tallyhouse start`. Parts that it passes on (flush, report, limits) are read by their own schemas. */
 export const StandaloneConfigSchema = z
   .object({
-    ...SharedSettingsSchema.pick({
-      KAFKA_TOPIC: true,
-      LOG_PARTITIONS: true,
-      BOOKING_WINDOW_SECONDS: true,
-      LOG_LEVEL: true,
-    }).shape,
+    KAFKA_TOPIC,
+    LOG_PARTITIONS,
+    BOOKING_WINDOW_SECONDS,
+    LOG_LEVEL,
     /** Folder that holds everything: event log, ClickHouse, PostgreSQL, emulator, keys. One process at a time. */
     TALLYHOUSE_DATA: z.string().default(".tallyhouse"),
     /** HTTP port on 127.0.0.1; 0 takes any free one. */
