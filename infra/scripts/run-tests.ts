@@ -14,8 +14,11 @@ const WORKSPACES_AT_ONCE = 2;
 
 /** What `npm test` leaves out, because it needs more than Node and npm. Shown once the command exists. */
 const NEEDS_MORE: readonly { readonly script: string; readonly needs: string }[] = [
-  { script: "test:kafka", needs: "a real Apache Kafka: starts one on this machine (Java 17; Maven, the first time)" },
-  { script: "test:producers", needs: "the same, and kcat (Debian package kcat)" },
+  {
+    script: "test:integration",
+    needs: "Kafka, PostgreSQL and the ClickHouse front, which it starts (Java 17; Maven, the first time; python3)",
+  },
+  { script: "test:producers", needs: "Kafka, which it starts, and kcat (Debian package kcat)" },
   { script: "test:traces", needs: "the real traces in TRACES_DIR" },
   { script: "test:traces:kafka", needs: "both" },
   { script: "test:kill", needs: "python3 and some minutes: kills standalone under load and recounts" },

@@ -12,7 +12,7 @@ const PROCESSES = 6;
 function clickhouseUrl(): string {
   const url = process.env["CLICKHOUSE_URL"];
   if (url === undefined || url === "") {
-    throw new Error("CLICKHOUSE_URL is not set: run this through infra/local/run-with.ts --clickhouse");
+    throw new Error("CLICKHOUSE_URL is not set: run npm run test:integration");
   }
   return url;
 }

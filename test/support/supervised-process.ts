@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { appendFileSync, closeSync, openSync } from "node:fs";
 import process from "node:process";
-import { setTimeout as sleep } from "node:timers/promises";
+import { pause } from "@tallyhouse/runtime";
 
 /** Between an end and the next start. */
 const RESTART_PAUSE_MS = 200;
@@ -63,7 +63,7 @@ export class SupervisedProcess {
     this.#isKilled = false;
     appendFileSync(this.settings.logPath, `--- ${this.settings.name} ended with ${code}; starting it again\n`);
     // time passes here: a supervisor's pause between two starts.
-    await sleep(RESTART_PAUSE_MS);
+    await pause(RESTART_PAUSE_MS);
     if (this.#isWanted) this.#spawn();
   }
 

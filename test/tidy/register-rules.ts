@@ -120,7 +120,7 @@ function variablesOf(tree: Tree): Variable[] {
 
 /** The arguments of z.object, z.strictObject, z.looseObject and .extend, brackets balanced. */
 function objectSchemasOf(code: string): { body: string; start: number }[] {
-  return [...code.matchAll(/\b(?:z\s*\.(?:object|strictObject|looseObject)|\.(?:extend|safeExtend))\(/g)].map(
+  return [...code.matchAll(/(?:\bz\s*\.(?:object|strictObject|looseObject)|\.(?:extend|safeExtend))\(/g)].map(
     (match) => {
       const start = match.index + match[0].length;
       let depth = 1;

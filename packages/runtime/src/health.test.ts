@@ -1,7 +1,18 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
 import { describe, expect, test } from "vitest";
 import { pause } from "./clock.ts";
 import { answerHealth, readinessOf, startHealthListener } from "./health.ts";
 import { Counter, createMetrics } from "./metrics.ts";
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
 
 describe("readinessOf", () => {
   test("is ready when every state is ok and every probe answers", async () => {
@@ -45,7 +56,7 @@ describe("the health listener", () => {
     new Counter({ name: "tallyhouse_test_total", help: "of this test", registers: [metrics] }).inc(2);
     let isReady = true;
     const readiness = () => Promise.resolve({ isReady, parts: { fold: isReady ? "ok" : "stuck" } });
-    const port = 20_000 + (process.pid % 20_000);
+    const port = await freePort();
     const listener = await startHealthListener({ host: "127.0.0.1", port }, { readiness, metrics });
     const get = async (path: string) => {
       const answer = await fetch(`http://127.0.0.1:${port}${path}`);

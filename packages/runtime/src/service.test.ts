@@ -46,7 +46,7 @@ describe("runService", () => {
       signals: new EventEmitter(),
       load: () => SILENT,
       start: () => {
-        setTimeout(() => reject(new Error("the broker is gone")), 0);
+        setImmediate(() => reject(new Error("the broker is gone")));
         return Promise.resolve([heldOpen("log", { failed, close: () => Promise.resolve(closed.push("log")) })]);
       },
     });

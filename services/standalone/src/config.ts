@@ -8,15 +8,16 @@ function portAfter(portNumber: number): number {
   return portNumber === 0 ? 0 : portNumber + 1;
 }
 
+/** What standalone reads as the separate services do. */
+const { KAFKA_TOPIC, LOG_PARTITIONS, BOOKING_WINDOW_SECONDS, LOG_LEVEL } = SharedSettingsSchema.shape;
+
 /** Environment of `tallyhouse start`. Parts that it passes on (flush, report, limits) are read by their own schemas. */
 export const StandaloneConfigSchema = z
   .object({
-    ...SharedSettingsSchema.pick({
-      KAFKA_TOPIC: true,
-      LOG_PARTITIONS: true,
-      BOOKING_WINDOW_SECONDS: true,
-      LOG_LEVEL: true,
-    }).shape,
+    KAFKA_TOPIC,
+    LOG_PARTITIONS,
+    BOOKING_WINDOW_SECONDS,
+    LOG_LEVEL,
     /** Folder that holds everything: event log, ClickHouse, PostgreSQL, emulator, keys. One process at a time. */
     TALLYHOUSE_DATA: z.string().default(".tallyhouse"),
     /** HTTP port on 127.0.0.1; 0 takes any free one. */
@@ -39,7 +40,7 @@ export const StandaloneConfigSchema = z
     KAFKA_BROKERS: z.string().optional(),
     /** Set, the control store is that PostgreSQL server instead of the embedded one. */
     POSTGRES_URL: SharedSettingsSchema.shape.POSTGRES_URL.optional(),
-    /** `http://user:password@host:port/database`; set, the analytics store is that server instead of the embedded one. */
+    /** Set, the analytics store is that ClickHouse server instead of the embedded one. */
     CLICKHOUSE_URL: SharedSettingsSchema.shape.CLICKHOUSE_URL.optional(),
     /** `always`: acknowledged means fsynced. `interval`: survives a kill of the process, not a power failure. */
     LOG_FSYNC: z.enum(["always", "interval"]).default("always"),
