@@ -104,9 +104,9 @@ interface Variable {
   readonly isDocumented: boolean;
 }
 
-/** The environment variables that the zod objects of services name. */
+/** The environment variables that the zod objects of services and packages name. */
 function variablesOf(tree: Tree): Variable[] {
-  return filesOf(tree, /^services\/[^/]+\/src\/.*\.ts$/)
+  return filesOf(tree, /^(?:services|packages)\/[^/]+\/src\/.*\.ts$/)
     .filter(({ path }) => !path.endsWith(".test.ts"))
     .flatMap(({ path, text, lines }) =>
       objectSchemasOf(codeOf(text)).flatMap(({ body, start }) =>

@@ -4,6 +4,7 @@ export {
   CONTROL_MAC_HEADER,
   type ControlFact,
   type ControlKey,
+  controlKeyOf,
   type ControlReading,
   decodeControl,
   encodeControl,

@@ -1,3 +1,5 @@
+import { randomBytes } from "node:crypto";
+
 /** Wall clock, epoch milliseconds. The aggregator's fold never sees one. */
 export interface Clock {
   now(): number;
@@ -5,6 +7,11 @@ export interface Clock {
 
 /** The machine's clock. */
 export const systemClock: Clock = { now: () => Date.now() };
+
+/** In [0, 1): jitter and names, nothing that is stored as a result. */
+export function randomShare(): number {
+  return randomBytes(4).readUInt32LE() / 2 ** 32;
+}
 
 /** Resolves after the time or at once when the signal aborts; never rejects. */
 export function pause(delayMs: number, signal?: AbortSignal): Promise<void> {

@@ -26,7 +26,7 @@ const FOREVER: RetryBudget = { firstDelayMs: 50, delayMaxMs: 5_000, totalMs: 600
 const STOP_FLUSH_MAX_MS = 5_000;
 const TICK_ROUND_MAX_MS = 1_000;
 /** Folded and unstored for longer than this, the aggregator is not ready, whatever its process says. */
-const UNSTORED_MAX_MS = 30_000;
+const UNSTORED_MAX_MS = 25_000;
 
 /** The ports of an aggregator on a result store. */
 export interface AggregatorPorts {
@@ -41,11 +41,14 @@ export interface AggregatorPorts {
 /** How the aggregator is doing. */
 export interface AggregatorStatus {
   readonly partitions: readonly PartitionStatus[];
-  /** Owned partitions that are behind the log and got nothing of it for a minute. */
+  /** Owned partitions that are behind the log and got nothing of it for 25 s. */
   readonly stuckPartitions: readonly number[];
   /** Folded and not acknowledged. */
   readonly bufferedBytes: number;
-  /** Every owned partition runs, none is stuck, and nothing waits too long to be stored. */
+  /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
+  readonly unstoredMs: number;
+  /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
+  readonly state: string;
   readonly isReady: boolean;
 }
 
@@ -139,15 +142,26 @@ export class Aggregator implements Component {
   /** Whether this part works, and how far it is. */
   status(): AggregatorStatus {
     const partitions = this.partitions.describe();
-    const sinceAt = this.#inFlightSinceAt ?? this.#dirtySinceAt;
-    const isFresh = sinceAt === null || this.#ports.clock.now() - sinceAt < UNSTORED_MAX_MS;
-    const isRunning = this.#isSubscribed && partitions.every(({ state }) => state === "running");
+    const now = this.#ports.clock.now();
+    const unstoredMs = now - (this.#inFlightSinceAt ?? this.#dirtySinceAt ?? now);
+    const state = this.#stateOf(partitions, unstoredMs);
     return {
       partitions,
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
-      isReady: isRunning && isFresh && this.#stuckPartitions.length === 0 && this.#failure === null,
+      unstoredMs,
+      state,
+      isReady: state === "ok",
     };
+  }
+
+  #stateOf(partitions: readonly PartitionStatus[], unstoredMs: number): string {
+    if (this.#failure !== null) return "failed";
+    if (!this.#isSubscribed) return "not subscribed";
+    const loading = partitions.filter(({ state }) => state !== "running").map(({ partition }) => partition);
+    if (loading.length > 0) return `loading partitions ${loading.join(", ")}`;
+    if (this.#stuckPartitions.length > 0) return `stuck: partitions ${this.#stuckPartitions.join(", ")}`;
+    return unstoredMs < UNSTORED_MAX_MS ? "ok" : "nothing could be stored for too long";
   }
 
   /** Stores everything folded so far. The caller has one flush in flight at a time. */

@@ -1,4 +1,5 @@
 import type { ControlKey, StreamIdentity } from "@tallyhouse/domain";
+import { controlKeysOf, type Environment, parseConfig, SharedSettingsSchema, streamOf } from "@tallyhouse/runtime";
 import { z } from "zod";
 
 const MIB = 1_048_576;
@@ -51,3 +52,35 @@ export type AggregatorConfig = Readonly<z.infer<typeof AggregatorConfigSchema>> 
   /** The first one signs ticks; all verify, for ever. */
   readonly controlKeys: readonly [ControlKey, ...ControlKey[]];
 };
+
+/** Environment of an aggregator in a process of its own. */
+const AggregatorProcessSchema = SharedSettingsSchema.pick({
+  LOG_LEVEL: true,
+  HTTP_HOST: true,
+  AGGREGATOR_PORT: true,
+  KAFKA_BROKERS: true,
+  KAFKA_TOPIC: true,
+  LOG_PARTITIONS: true,
+  BOOKING_WINDOW_SECONDS: true,
+  STREAM_ID: true,
+  STREAM_HASH_SEED: true,
+  CONTROL_SIGNING_KEY: true,
+  CONTROL_OLDER_KEYS: true,
+  CLICKHOUSE_URL: true,
+})
+  .extend({
+    /** Consumer group of the aggregators: its processes share the partitions. */
+    KAFKA_GROUP: z.string().min(1).default("tallyhouse-aggregator"),
+  })
+  .and(AggregatorConfigSchema)
+  .transform((config) => ({
+    ...config,
+    stream: { ...streamOf(config), hashSeed: config.STREAM_HASH_SEED },
+    controlKeys: controlKeysOf(config),
+  }));
+export type AggregatorProcessConfig = Readonly<z.infer<typeof AggregatorProcessSchema>>;
+
+/** @throws {TallyhouseError} CONFIG_INVALID naming every problem at once. */
+export function loadConfig(env: Environment): AggregatorProcessConfig {
+  return parseConfig(AggregatorProcessSchema, env);
+}

@@ -4,8 +4,8 @@ import type { OpenSlot } from "./partitions.ts";
 
 /** Silence after which a partition gets a tick, unless the booking window is shorter. */
 const SILENCE_MAX_MS = 15_000;
-/** A partition that is behind and silent for this long is stuck. */
-const STUCK_MS = 60_000;
+/** A partition that is behind and silent for this long is stuck: with a round of a second, unready within 30 s. */
+const STUCK_MS = 25_000;
 
 /** How long a partition is silent before a tick moves its clock. */
 export function silenceMsOf(bookingWindowSeconds: number): number {
@@ -14,7 +14,7 @@ export function silenceMsOf(bookingWindowSeconds: number): number {
 
 /**
  * Finds silent partitions: those at the end of the log get a tick, because only a record can move their clock and with it the
- * watermark; those behind it for a minute are stuck.
+ * watermark; those behind it for 25 s are stuck.
  *
  * When one is due, all that were silent for half of the time are ticked with it: from then on they are due together, so an idle system
  * has one append and one flush per silence, not one per partition.

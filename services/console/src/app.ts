@@ -7,7 +7,15 @@ import {
   formatInstant,
   TallyhouseError,
 } from "@tallyhouse/domain";
-import type { Clock, Component, Logger, Registry } from "@tallyhouse/runtime";
+import {
+  answerHealth,
+  type Clock,
+  type Component,
+  HEALTH_PATHS,
+  type HealthSources,
+  type Logger,
+  type Registry,
+} from "@tallyhouse/runtime";
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
@@ -15,6 +23,7 @@ import { addMeterRoutes } from "./meters-routes.ts";
 import { createOutbox } from "./outbox.ts";
 import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
+import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
@@ -73,9 +82,20 @@ export async function buildConsole(
       lagSeconds: watermarkAt === null ? null : Math.max(0, (ports.clock.now() - watermarkAt) / 1_000),
     });
   });
+  addHealthRoutes(app, { readiness: () => readReadiness({ ...ports, stream }), metrics: ports.metrics });
   await app.ready();
   const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
   return { app, outbox };
+}
+
+/** For probes and Prometheus inside the deployment: the gateway forwards none of these paths. */
+function addHealthRoutes(app: FastifyInstance, sources: HealthSources): void {
+  for (const path of HEALTH_PATHS) {
+    app.get(path, async (_request, reply) => {
+      const answer = await answerHealth(path, sources);
+      return reply.code(answer.status).type(answer.contentType).send(answer.body);
+    });
+  }
 }
 
 /** The boundary of the HTTP application: outages become 503, our bugs 500 without a word about their insides. */

@@ -1,4 +1,5 @@
 import type { ControlKey, StreamIdentity } from "@tallyhouse/domain";
+import { controlKeysOf, type Environment, parseConfig, SharedSettingsSchema, streamOf } from "@tallyhouse/runtime";
 import { z } from "zod";
 
 /** What the environment may set of the console. */
@@ -16,3 +17,31 @@ export type ConsoleConfig = Readonly<z.infer<typeof ConsoleConfigSchema>> & {
   /** Signs what the outbox appends; the aggregator knows the same key. */
   readonly controlKey: ControlKey;
 };
+
+/** Environment of a console in a process of its own. */
+const ConsoleProcessSchema = SharedSettingsSchema.pick({
+  LOG_LEVEL: true,
+  HTTP_HOST: true,
+  CONSOLE_PORT: true,
+  KAFKA_BROKERS: true,
+  KAFKA_TOPIC: true,
+  LOG_PARTITIONS: true,
+  BOOKING_WINDOW_SECONDS: true,
+  STREAM_ID: true,
+  CONTROL_SIGNING_KEY: true,
+  CLICKHOUSE_URL: true,
+  POSTGRES_URL: true,
+  TOKEN_PEPPER: true,
+})
+  .and(ConsoleConfigSchema)
+  .transform((config) => ({
+    ...config,
+    stream: streamOf(config),
+    controlKey: controlKeysOf({ ...config, CONTROL_OLDER_KEYS: [] })[0],
+  }));
+export type ConsoleProcessConfig = Readonly<z.infer<typeof ConsoleProcessSchema>>;
+
+/** @throws {TallyhouseError} CONFIG_INVALID naming every problem at once. */
+export function loadConfig(env: Environment): ConsoleProcessConfig {
+  return parseConfig(ConsoleProcessSchema, env);
+}

@@ -3,18 +3,17 @@ import { randomUUID } from "node:crypto";
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import type { Authenticator, EventLog } from "@tallyhouse/domain";
-import type { Clock, Logger, Registry } from "@tallyhouse/runtime";
+import type { Clock, Logger, Readiness, Registry } from "@tallyhouse/runtime";
 import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { createBudget } from "./budget.ts";
 import type { GatewayConfig } from "./config.ts";
 import { addEventsRoute } from "./events-route.ts";
 import { addForwarding } from "./forward.ts";
-import { addHealthRoutes, createReadiness, type Readiness } from "./health.ts";
+import { addHealthRoutes, createReadiness } from "./health.ts";
 import { createGatewayMetrics, type GatewayMetrics } from "./metrics.ts";
 import { type Problem, problemDocument, sendProblem } from "./problem.ts";
 
 export { type GatewayConfig, GatewayConfigSchema } from "./config.ts";
-export type { Readiness } from "./health.ts";
 
 /** What the gateway works with. Every port is opened and closed by the composer, the log after the gateway. */
 export interface GatewayPorts {
@@ -25,6 +24,8 @@ export interface GatewayPorts {
   readonly metrics: Registry;
   /** What `/readyz` says; by default whether the log and the console answer. */
   readonly readiness?: () => Promise<Readiness>;
+  /** Part → a question to it, for the default of `readiness`. */
+  readonly probes?: Readonly<Record<string, () => Promise<unknown>>>;
 }
 
 /** How often open connections are looked over for requests that take too long. */
@@ -72,7 +73,12 @@ export async function buildGateway(config: GatewayConfig, ports: GatewayPorts): 
   await app.register(async (scope) => addForwarding(scope, { config, logger: ports.logger }));
   const readiness =
     ports.readiness ??
-    createReadiness({ log: ports.log, consoleUrl: config.CONSOLE_URL, timeoutMs: config.READINESS_TIMEOUT_MS });
+    createReadiness({
+      log: ports.log,
+      consoleUrl: config.CONSOLE_URL,
+      timeoutMs: config.READINESS_TIMEOUT_MS,
+      probes: ports.probes,
+    });
   addHealthRoutes(app, { readiness, metrics: ports.metrics });
   await app.ready();
   return app;

@@ -1,3 +1,4 @@
+import { type Environment, parseConfig, SharedSettingsSchema } from "@tallyhouse/runtime";
 import { z } from "zod";
 
 const milliseconds = z.coerce.number().int().min(10).max(600_000);
@@ -51,3 +52,21 @@ export const GatewayConfigSchema = z
     message: "must exceed APPEND_TIMEOUT_MS, or a stop cuts answers whose append is still under way",
   });
 export type GatewayConfig = Readonly<z.infer<typeof GatewayConfigSchema>>;
+
+/** Environment of a gateway in a process of its own. */
+const GatewayProcessSchema = SharedSettingsSchema.pick({
+  LOG_LEVEL: true,
+  HTTP_HOST: true,
+  GATEWAY_PORT: true,
+  KAFKA_BROKERS: true,
+  KAFKA_TOPIC: true,
+  LOG_PARTITIONS: true,
+  POSTGRES_URL: true,
+  TOKEN_PEPPER: true,
+}).and(GatewayConfigSchema);
+export type GatewayProcessConfig = Readonly<z.infer<typeof GatewayProcessSchema>>;
+
+/** @throws {TallyhouseError} CONFIG_INVALID naming every problem at once. */
+export function loadConfig(env: Environment): GatewayProcessConfig {
+  return parseConfig(GatewayProcessSchema, env);
+}

@@ -1,15 +1,9 @@
 /** Whether the process lives, whether it can work, and what it has done. */
 import type { EventLog } from "@tallyhouse/domain";
-import { pause, type Registry } from "@tallyhouse/runtime";
+import { type Readiness, readinessOf, type Registry } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { refuseOutsiders } from "./loopback.ts";
 import { sendProblem } from "./problem.ts";
-
-export interface Readiness {
-  readonly isReady: boolean;
-  /** Part → `ok`, or what is wrong with it in a word or two. Anyone may read it. */
-  readonly parts: Readonly<Record<string, string>>;
-}
 
 /** Adds `/livez` (the process answers), `/readyz` (200 or 503 by readiness) and, for this machine only, `/metrics`. */
 export function addHealthRoutes(
@@ -31,35 +25,22 @@ export function addHealthRoutes(
   });
 }
 
-/** Ready when the log tells its bounds and the console answers at all, each within the time. */
+/** Ready when the log tells its bounds, the console answers at all, and every further part answers, each within the time. */
 export function createReadiness(input: {
   log: EventLog;
   consoleUrl: string;
   timeoutMs: number;
+  probes?: Readonly<Record<string, () => Promise<unknown>>> | undefined;
 }): () => Promise<Readiness> {
   const { log, consoleUrl, timeoutMs } = input;
-  const probe = async (part: (signal: AbortSignal) => Promise<unknown>): Promise<string> => {
-    const over = new AbortController();
-    const late = pause(timeoutMs, over.signal).then(() => "does not answer");
-    const answer = part(over.signal).then(
-      () => "ok",
-      () => "unavailable",
-    );
-    try {
-      return await Promise.race([answer, late]);
-    } finally {
-      over.abort();
-    }
+  const probes = {
+    eventLog: () => log.bounds(0),
+    console: async (signal: AbortSignal) => {
+      const { status, body } = await fetch(new URL("/livez", consoleUrl), { signal });
+      await body?.cancel();
+      if (status >= 500) throw new Error(`the console answers ${status}`);
+    },
+    ...input.probes,
   };
-  return async () => {
-    const [eventLog, console] = await Promise.all([
-      probe(() => log.bounds(0)),
-      probe(async (signal) => {
-        const { status, body } = await fetch(new URL("/livez", consoleUrl), { signal });
-        await body?.cancel();
-        if (status >= 500) throw new Error(`the console answers ${status}`);
-      }),
-    ]);
-    return { isReady: eventLog === "ok" && console === "ok", parts: { eventLog, console } };
-  };
+  return () => readinessOf({ probes, timeoutMs });
 }

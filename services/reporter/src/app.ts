@@ -15,8 +15,10 @@ const SEND_RATES: Record<Mode, number> = { live: 800, test: 15 };
 const CALL_RATES: Record<Mode, number> = { live: 20, test: 5 };
 /** Least time between two rounds, and how soon a failed round is repeated. */
 const ROUND_PAUSE_MIN_MS = 500;
-/** Planning without success for this many intervals makes the reporter unready. */
+/** Planning without success for this many intervals makes the reporter unready: a round that hangs. */
 const STALE_INTERVALS = 5;
+/** Rounds that do nothing but fail make it unready after this time: within 30 s of an outage that a round meets. */
+const FAILING_MAX_MS = 20_000;
 
 /** What the reporter needs. `stripe` replaces the official client; by default each key opens one. */
 export interface ReporterPorts {
@@ -41,7 +43,7 @@ export interface RoundSummary {
 
 /** A picture of the reporter in memory, as of its last round. */
 export interface ReporterStatus {
-  /** Whether planning succeeded within the last 5 intervals. */
+  /** Whether planning succeeded within the last 5 intervals, and rounds have not been failing for 20 s. */
   readonly isReady: boolean;
   /** The watermark; null while a partition has no progress. */
   readonly watermarkAt: number | null;
@@ -84,6 +86,8 @@ class ReporterService implements Reporter {
   readonly #startedAt: number;
   #watermarkAt: number | null = null;
   #plannedAt: number | null = null;
+  /** When the first round failed after the last that did not. */
+  #failingSinceAt: number | null = null;
   /** The round in progress; the next one begins when it has ended. */
   #round: Promise<unknown> = Promise.resolve();
 
@@ -143,10 +147,12 @@ class ReporterService implements Reporter {
       if (isPlanDue) planDueAt = this.#ports.clock.now() + this.#config.REPORT_INTERVAL_MS;
       try {
         await this.#exclusive(() => this.#runRound({ isPlanDue, pagesUntilAt: planDueAt, signal }));
+        this.#failingSinceAt = null;
       } catch (error) {
         // An outage: everything done is committed, the next round goes on. Anything else ends the process.
         if (!(error instanceof TallyhouseError) || error.action !== "retry") throw error;
         this.#metrics.roundFailed();
+        this.#failingSinceAt ??= this.#ports.clock.now();
         this.#ports.logger.warn({ err: error }, "a round ended early");
         planDueAt = Math.min(planDueAt, this.#ports.clock.now() + ROUND_PAUSE_MIN_MS);
       }
@@ -162,9 +168,11 @@ class ReporterService implements Reporter {
   }
 
   status(): ReporterStatus {
+    const now = this.#ports.clock.now();
+    const isFailing = this.#failingSinceAt !== null && now - this.#failingSinceAt >= FAILING_MAX_MS;
     const staleAt = (this.#plannedAt ?? this.#startedAt) + STALE_INTERVALS * this.#config.REPORT_INTERVAL_MS;
     return {
-      isReady: this.#ports.clock.now() < staleAt,
+      isReady: now < staleAt && !isFailing,
       watermarkAt: this.#watermarkAt,
       plannedAt: this.#plannedAt,
       modesWithoutKey: this.#modesWithoutKey,

@@ -1,4 +1,5 @@
 import type { StreamIdentity } from "@tallyhouse/domain";
+import { type Environment, parseConfig, SharedSettingsSchema, streamOf } from "@tallyhouse/runtime";
 import { z } from "zod";
 
 const seconds = (defaultValue: number): z.ZodType<number> =>
@@ -54,3 +55,23 @@ export const ReporterConfigSchema = z
 export type ReporterConfig = Readonly<z.infer<typeof ReporterConfigSchema>> & {
   readonly stream: Pick<StreamIdentity, "streamId" | "partitionCount" | "bookingWindowSeconds">;
 };
+
+/** Environment of a reporter in a process of its own. */
+const ReporterProcessSchema = SharedSettingsSchema.pick({
+  LOG_LEVEL: true,
+  HTTP_HOST: true,
+  REPORTER_PORT: true,
+  STREAM_ID: true,
+  LOG_PARTITIONS: true,
+  BOOKING_WINDOW_SECONDS: true,
+  CLICKHOUSE_URL: true,
+  POSTGRES_URL: true,
+})
+  .and(ReporterConfigSchema)
+  .transform((config) => ({ ...config, stream: streamOf(config) }));
+export type ReporterProcessConfig = Readonly<z.infer<typeof ReporterProcessSchema>>;
+
+/** @throws {TallyhouseError} CONFIG_INVALID naming every problem at once. */
+export function loadConfig(env: Environment): ReporterProcessConfig {
+  return parseConfig(ReporterProcessSchema, env);
+}

@@ -4,16 +4,19 @@ import { readFileSync } from "node:fs";
 import { AggregatorConfigSchema, buildAggregator } from "@tallyhouse/aggregator";
 import { buildConsole, ConsoleConfigSchema } from "@tallyhouse/console";
 import { modeOfServiceToken, type Mode, type StreamIdentity, TallyhouseError } from "@tallyhouse/domain";
-import { buildGateway, GatewayConfigSchema, type Readiness } from "@tallyhouse/gateway";
+import { buildGateway, GatewayConfigSchema } from "@tallyhouse/gateway";
 import { buildReporter, ReporterConfigSchema } from "@tallyhouse/reporter";
 import {
-  aborted,
   type Component,
   createLogger,
   createMetrics,
   type Environment,
+  heldOpen,
+  listening,
   type Logger,
   parseConfig,
+  randomShare,
+  type Readiness,
   runComponents,
 } from "@tallyhouse/runtime";
 import { startStripeEmulator, type StripeEmulator } from "@tallyhouse/stripe-emulator";
@@ -66,10 +69,10 @@ export async function startStandalone(env: Environment): Promise<Standalone> {
   const ports = await openPorts(config, logger);
   const started: (() => Promise<unknown>)[] = [() => ports.close()];
   try {
-    const emulator = await listening(config.TALLYHOUSE_EMULATOR_PORT, "TALLYHOUSE_EMULATOR_PORT", () =>
+    const emulatorPlace = { host: HOST, port: config.TALLYHOUSE_EMULATOR_PORT, variable: "TALLYHOUSE_EMULATOR_PORT" };
+    const emulator = await listening(emulatorPlace, (place) =>
       startStripeEmulator({
-        host: HOST,
-        port: config.TALLYHOUSE_EMULATOR_PORT,
+        ...place,
         dataFolder: `${config.TALLYHOUSE_DATA}/stripe-emulator`,
         seed: ports.secrets.emulatorSeed,
         limits: config.EMULATOR_LIMITS,
@@ -78,9 +81,8 @@ export async function startStandalone(env: Environment): Promise<Standalone> {
     started.push(() => emulator.close());
     const services = await buildServices({ config, env, ports, emulator, logger });
     started.push(() => services.stopListening());
-    const url = await listening(config.TALLYHOUSE_PORT, "TALLYHOUSE_PORT", () =>
-      services.gateway.listen({ host: HOST, port: config.TALLYHOUSE_PORT }),
-    );
+    const gatewayPlace = { host: HOST, port: config.TALLYHOUSE_PORT, variable: "TALLYHOUSE_PORT" };
+    const url = await listening(gatewayPlace, (place) => services.gateway.listen(place));
     const operator = await ensureOperator(config, ports);
     const stopper = new AbortController();
     const done = runComponents({ components: services.components, signal: stopper.signal, log: logger });
@@ -99,11 +101,6 @@ export async function startStandalone(env: Environment): Promise<Standalone> {
     for (const release of started.reverse()) await release();
     throw error;
   }
-}
-
-/** In [0, 1). */
-function randomShare(): number {
-  return randomBytes(4).readUInt32LE() / 2 ** 32;
 }
 
 async function buildServices(input: {
@@ -153,18 +150,13 @@ async function buildServices(input: {
   });
   // Closed in reverse: the doors first, the stores last.
   const components: Component[] = [
-    { name: "stores", run: aborted, close: () => ports.close() },
-    {
-      name: "event log",
-      run: (signal) => Promise.race([aborted(signal), ports.logFailed]),
-      close: () => Promise.resolve(),
-    },
-    { name: "stripe emulator", run: aborted, close: () => emulator.close() },
+    heldOpen("stores and event log", { failed: ports.logFailed, close: () => ports.close() }),
+    heldOpen("stripe emulator", emulator),
     aggregator,
     reporter,
     console.outbox,
-    { name: "console", run: aborted, close: () => console.app.close() },
-    { name: "gateway", run: aborted, close: () => gateway.close() },
+    heldOpen("console", console.app),
+    heldOpen("gateway", gateway),
   ];
   const stopListening = async (): Promise<void> => {
     await gateway.close();
@@ -217,17 +209,4 @@ async function applyFirstMeters(input: { config: StandaloneConfig; url: string; 
     }
   }
   markBegun(config.TALLYHOUSE_DATA);
-}
-
-/** Turns "address in use" into a sentence that names the port and the variable. */
-async function listening<Result>(portNumber: number, variable: string, listen: () => Promise<Result>): Promise<Result> {
-  try {
-    return await listen();
-  } catch (error) {
-    const isTaken =
-      error instanceof Error && /EADDRINUSE|in use/.test(`${(error as NodeJS.ErrnoException).code} ${error.message}`);
-    if (!isTaken) throw error;
-    const message = `port ${portNumber} on ${HOST} is taken: stop what listens there or set ${variable} to another port`;
-    throw new TallyhouseError({ code: "PORT_IN_USE", action: "halt", message, cause: error });
-  }
 }

@@ -7,6 +7,7 @@ import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
+import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
 const USAGE = `tallyhouse: usage in, exact bills out
 
@@ -14,7 +15,10 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse demo                     a day of usage through every stage, compared to the last digit
       [--seed N] [--events N]
       [--trace FILE --format azure-llm|apache-combined --expected FILE]
-  tallyhouse migrate                  bring the stores of a stopped data folder up to date
+  tallyhouse migrate                  bring the stores up to date: the servers of POSTGRES_URL and CLICKHOUSE_URL, or, when
+                                      neither is set, those of a stopped data folder
+  tallyhouse topic                    make the topic KAFKA_TOPIC on KAFKA_BROKERS, or check the one that is there
+  tallyhouse token add                make the service token TALLYHOUSE_INGEST_KEY valid in POSTGRES_URL
   tallyhouse meters check FILE        check a meters file, offline
   tallyhouse meters diff FILE         what apply would change
   tallyhouse meters apply FILE        make new meter versions active
@@ -56,6 +60,11 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return demo(rest);
     case "migrate":
       return migrate();
+    case "topic":
+      return say(await prepareTopic(process.env));
+    case "token":
+      if (rest.join(" ") !== "add") throw new UsageError("token needs add");
+      return say(await addToken(process.env));
     case "meters":
       return meters(rest);
     case undefined:
@@ -144,9 +153,15 @@ async function demo(args: readonly string[]): Promise<number> {
 
 /** Opening the ports applies every pending migration; a running process holds the folder's lock and is left alone. */
 async function migrate(): Promise<number> {
+  const servers = await migrateServers(process.env);
+  if (servers.length > 0) return say(servers.join("\n"));
   const ports = await openStoppedFolder(process.env);
   await ports.close();
-  process.stdout.write("The data folder is up to date.\n");
+  return say("The data folder is up to date.");
+}
+
+function say(text: string): number {
+  process.stdout.write(`${text}\n`);
   return 0;
 }
 

@@ -1,3 +1,4 @@
+import { SharedSettingsSchema } from "@tallyhouse/runtime";
 import { z } from "zod";
 
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -5,6 +6,12 @@ const port = z.coerce.number().int().min(0).max(65_535);
 /** Environment of `tallyhouse start`. Parts that it passes on (flush, report, limits) are read by their own schemas. */
 export const StandaloneConfigSchema = z
   .object({
+    ...SharedSettingsSchema.pick({
+      KAFKA_TOPIC: true,
+      LOG_PARTITIONS: true,
+      BOOKING_WINDOW_SECONDS: true,
+      LOG_LEVEL: true,
+    }).shape,
     /** Folder that holds everything: event log, ClickHouse, PostgreSQL, emulator, keys. One process at a time. */
     TALLYHOUSE_DATA: z.string().default(".tallyhouse"),
     /** HTTP port on 127.0.0.1; 0 takes any free one. */
@@ -23,28 +30,14 @@ export const StandaloneConfigSchema = z
     TALLYHOUSE_METERS: z.string().optional(),
     /** Comma-separated `host:port`; set, the log is Kafka instead of the embedded one. */
     KAFKA_BROKERS: z.string().optional(),
-    /** Topic of the usage events. */
-    KAFKA_TOPIC: z.string().default("usage.events.v1"),
-    /** Partitions of the log, fixed for the life of the folder. */
-    LOG_PARTITIONS: z.coerce.number().int().min(1).max(1_024).default(16),
     /** `always`: acknowledged means fsynced. `interval`: survives a kill of the process, not a power failure. */
     LOG_FSYNC: z.enum(["always", "interval"]).default("always"),
-    /** Length of a booking window; a divisor of 900, fixed for the life of the folder. */
-    BOOKING_WINDOW_SECONDS: z.coerce
-      .number()
-      .int()
-      .min(1)
-      .max(900)
-      .refine((seconds) => 900 % seconds === 0, "must divide 900")
-      .default(900),
     /** Secret (at least 32 characters) that signs control records; generated and kept in the folder when absent. */
     CONTROL_SIGNING_KEY: z.string().min(32).optional(),
     /** Whether the emulator answers 429 and 409 at Stripe's documented limits. */
     EMULATOR_LIMITS: z.enum(["on", "off"]).default("on"),
     /** Milliseconds between two report rounds; the default of a separate reporter is 60,000. */
     REPORT_INTERVAL_MS: z.coerce.number().int().min(100).max(3_600_000).default(10_000),
-    /** Log lines on standard error, from this level on. */
-    LOG_LEVEL: z.enum(["info", "warn", "error", "silent"]).default("warn"),
   })
   .transform((config) => ({
     ...config,

@@ -1,8 +1,8 @@
 /** What the data folder holds beside the stores: secrets, the operator's token, and what may never change. */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { assert, type ControlKey, TallyhouseError } from "@tallyhouse/domain";
+import { assert, type ControlKey, controlKeyOf, TallyhouseError } from "@tallyhouse/domain";
 import { z } from "zod";
 
 /** Secrets of one folder. Lost, identities cannot be recognised again and tokens no longer verify: back the file up. */
@@ -43,7 +43,7 @@ export function openSecrets(folder: string, signingKey: string | undefined): Fol
   const newest = given ?? base.controlKeys.at(-1) ?? randomBytes(32).toString("hex");
   const secrets = { ...base, controlKeys: [...base.controlKeys.filter((key) => key !== newest), newest] };
   if (kept?.controlKeys.at(-1) !== newest) writeDurably(path, JSON.stringify(secrets));
-  const [signing, ...older] = secrets.controlKeys.map(controlKeyOf).reverse();
+  const [signing, ...older] = secrets.controlKeys.map((key) => controlKeyOf(Buffer.from(key, "hex"))).reverse();
   assert(signing !== undefined, "there is always a signing key");
   return {
     hashSeed: Buffer.from(secrets.hashSeed, "hex"),
@@ -51,12 +51,6 @@ export function openSecrets(folder: string, signingKey: string | undefined): Fol
     controlKeys: [signing, ...older],
     emulatorSeed: secrets.emulatorSeed,
   };
-}
-
-/** Named by a part of its digest, so that a record names the key that signed it without telling anything of it. */
-function controlKeyOf(secretHex: string): ControlKey {
-  const secret = Buffer.from(secretHex, "hex");
-  return { name: createHash("sha256").update(secret).digest("hex").slice(0, 16), secret };
 }
 
 /** What is fixed for the life of a folder: its results are a function of one stream. */

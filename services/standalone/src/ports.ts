@@ -15,8 +15,9 @@ import type { StandaloneConfig } from "./config.ts";
 import { type FolderSecrets, openSecrets, pinStream } from "./data-folder.ts";
 
 // Other files of this service take them from here: only this one names adapters.
-export { deleteTopic } from "@tallyhouse/eventlog";
-export { generateServiceToken } from "@tallyhouse/postgres";
+export { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
+export { deleteTopic, ensureTopic } from "@tallyhouse/eventlog";
+export { createServiceTokenDirectory, generateServiceToken, migratePostgres, openPostgres } from "@tallyhouse/postgres";
 
 /** Everything below the services, opened and migrated. */
 export interface StandalonePorts {
@@ -35,8 +36,8 @@ export interface StandalonePorts {
   close(): Promise<void>;
 }
 
-const CLICKHOUSE_MIGRATIONS = new URL("../../../infra/clickhouse/", import.meta.url).pathname;
-const POSTGRES_MIGRATIONS = new URL("../../../infra/postgres/", import.meta.url).pathname;
+export const CLICKHOUSE_MIGRATIONS = new URL("../../../infra/clickhouse/", import.meta.url).pathname;
+export const POSTGRES_MIGRATIONS = new URL("../../../infra/postgres/", import.meta.url).pathname;
 
 /**
  * Opens the folder's ClickHouse first: its lock is the lock of the whole folder, and a kill frees it. Then everything else.

@@ -1,0 +1,87 @@
+/** One of our services as a child process, started anew whenever it ends unasked: what a container platform does. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { appendFileSync, closeSync, openSync } from "node:fs";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** Between an end and the next start. */
+const RESTART_PAUSE_MS = 200;
+
+/** How to start the process. Ports stay the same over restarts. */
+export interface ProcessSettings {
+  readonly name: string;
+  /** Path of its `main.ts`. */
+  readonly program: string;
+  readonly args?: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+  /** Where its `/livez`, `/readyz` and `/metrics` are; for the emulator its root. */
+  readonly url: string;
+  /** What it writes goes to this file. */
+  readonly logPath: string;
+}
+
+/** A process that is wanted: until {@link SupervisedProcess.stop}, every end is followed by a start. */
+export class SupervisedProcess {
+  readonly settings: ProcessSettings;
+  #child: ChildProcess | null = null;
+  #ended: Promise<number | null> = Promise.resolve(null);
+  #isWanted = false;
+  /** Ends that nobody here asked for. */
+  unexpectedEnds = 0;
+  #isKilled = false;
+
+  constructor(settings: ProcessSettings) {
+    this.settings = settings;
+  }
+
+  start(): void {
+    this.#isWanted = true;
+    this.#spawn();
+  }
+
+  #spawn(): void {
+    const { program, args = [], env, logPath, name } = this.settings;
+    const log = openSync(logPath, "a");
+    const child = spawn(process.execPath, [program, ...args], { env, stdio: ["ignore", log, log] });
+    closeSync(log);
+    // A test that dies must not leave processes behind.
+    const killOnExit = (): void => void child.kill("SIGKILL");
+    process.once("exit", killOnExit);
+    this.#child = child;
+    this.#ended = once(child, "exit").then(([code]) => {
+      process.off("exit", killOnExit);
+      return code as number | null;
+    });
+    void this.#ended.then(async (code) => {
+      if (!this.#isWanted) return;
+      if (!this.#isKilled) this.unexpectedEnds += 1;
+      this.#isKilled = false;
+      appendFileSync(logPath, `--- ${name} ended with ${code}; starting it again\n`);
+      // time passes here: a supervisor's pause between two starts.
+      await sleep(RESTART_PAUSE_MS);
+      if (this.#isWanted) this.#spawn();
+    });
+  }
+
+  /** SIGTERM, and no restart. @returns the exit code; null when a signal ended it. */
+  async stop(): Promise<number | null> {
+    this.#isWanted = false;
+    this.#child?.kill("SIGTERM");
+    return this.#ended;
+  }
+
+  /** SIGKILL at once; the supervision goes on. Resolves when the process is gone. */
+  async kill(): Promise<void> {
+    this.#isKilled = true;
+    this.#child?.kill("SIGKILL");
+    await this.#ended;
+  }
+
+  /** SIGKILL and no restart: the end of a test. */
+  async end(): Promise<void> {
+    this.#isWanted = false;
+    this.#child?.kill("SIGKILL");
+    await this.#ended;
+  }
+}
