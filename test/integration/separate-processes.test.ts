@@ -51,7 +51,11 @@ test("G5 an event of two hours ago is at the emulator", async () => {
 });
 
 test("migrate, topic and token add may run at every deployment", async () => {
-  const lines = [await world.command(["migrate"]), await world.command(["topic"]), await world.command(["token", "add"])];
+  const lines = [
+    await world.command(["migrate"]),
+    await world.command(["topic"]),
+    await world.command(["token", "add"]),
+  ];
   expect(lines.join("")).toMatch(
     /^PostgreSQL is up to date \(0 applied\)\.\nClickHouse is up to date \(0 applied\)\.\nTopic \S+ is there, with 8 partitions\.\nThe token is known\.\n$/,
   );

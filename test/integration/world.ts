@@ -155,7 +155,9 @@ async function untilReady({ settings }: SupervisedProcess): Promise<void> {
     },
     { timeoutMs: READY_TIMEOUT_MS, what: `${settings.name} is ready` },
   ).catch((error: unknown) => {
-    throw new Error(`${settings.name} is not ready, and last said: ${last}; log: ${settings.logPath}`, { cause: error });
+    throw new Error(`${settings.name} is not ready, and last said: ${last}; log: ${settings.logPath}`, {
+      cause: error,
+    });
   });
 }
 

@@ -71,7 +71,9 @@ export function createLoadClient(input: {
     sent,
     acknowledged,
     async run(signal) {
-      await Promise.all(Array.from({ length: input.lanes }, (_, lane) => runLane(urls[lane % urls.length] ?? "", signal)));
+      await Promise.all(
+        Array.from({ length: input.lanes }, (_, lane) => runLane(urls[lane % urls.length] ?? "", signal)),
+      );
     },
     async resendUnanswered() {
       const [url = ""] = urls;

@@ -1,6 +1,13 @@
 /** Totals from four places as the same sorted lines, `customer,meter,hour,quantity`, so that they compare as they are. */
 import { execFileSync } from "node:child_process";
-import { type AnalyticsStore, floorTo, formatInstant, formatQuantity, HOUR_MS, parseQuantity } from "@tallyhouse/domain";
+import {
+  type AnalyticsStore,
+  floorTo,
+  formatInstant,
+  formatQuantity,
+  HOUR_MS,
+  parseQuantity,
+} from "@tallyhouse/domain";
 import { cloudEventOf, type DemoEvent } from "@tallyhouse/standalone/demo";
 
 const RECOUNT = new URL("../../tools/recount.py", import.meta.url).pathname;
