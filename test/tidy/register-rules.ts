@@ -135,6 +135,11 @@ function objectSchemasOf(code: string): { body: string; start: number }[] {
   );
 }
 
+/** The names of all environment variables that a schema reads. */
+export function variableNamesOf(tree: Tree): ReadonlySet<string> {
+  return new Set(variablesOf(tree).map(({ name }) => name));
+}
+
 /** .env.example names exactly the variables that the schemas read; a commented-out line names one too. */
 export function environmentDrift(tree: Tree): string[] {
   const example = tree.get(ENVIRONMENT) ?? "";

@@ -3,10 +3,11 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { startStripeEmulator } from "./index.ts";
 
-const USAGE = "usage: [--port 12111] [--data FOLDER] [--seed TEXT] [--limits on|off]";
+const USAGE = "usage: [--host 127.0.0.1] [--port 12111] [--data FOLDER] [--seed TEXT] [--limits on|off]";
 
 const { values } = parseArgs({
   options: {
+    host: { type: "string", default: "127.0.0.1" },
     port: { type: "string", default: "12111" },
     data: { type: "string" },
     seed: { type: "string" },
@@ -18,6 +19,7 @@ if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error(`--por
 if (values.limits !== "on" && values.limits !== "off") throw new Error(`--limits takes on or off; ${USAGE}`);
 
 const emulator = await startStripeEmulator({
+  host: values.host,
   port,
   limits: values.limits,
   ...(values.data === undefined ? {} : { dataFolder: values.data }),
