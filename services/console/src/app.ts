@@ -20,6 +20,7 @@ import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
+import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
 import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
@@ -68,6 +69,7 @@ export async function buildConsole(
     done();
   });
   addErrorHandlers(app, ports.logger);
+  addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
   addMeterRoutes(app, { ...ports, stream });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });

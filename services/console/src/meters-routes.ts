@@ -24,8 +24,13 @@ const WAIT_SECONDS_MAX = 20;
 /** How often a waiting apply looks. */
 const WAIT_POLL_MS = 50;
 
-const BodySchema = z.union([z.strictObject({ file: z.string() }), z.strictObject({ meters: z.array(z.unknown()) })]);
-const ApplyParameters = z.strictObject({
+/** A meters file as text, or its meters. */
+export const MetersBodySchema = z.union([
+  z.strictObject({ file: z.string() }),
+  z.strictObject({ meters: z.array(z.unknown()) }),
+]);
+/** Query of `POST /admin/v1/meters/apply`. */
+export const ApplyParameters = z.strictObject({
   wait: z
     .string()
     .regex(/^\d{1,3}s$/, "must be a number of seconds such as 5s, or 0s")
@@ -87,7 +92,7 @@ type RulesReading =
 
 /** Both forms go through the one parser of meters files: YAML reads JSON too. */
 function readRules(body: unknown): RulesReading {
-  const parsed = BodySchema.safeParse(body);
+  const parsed = MetersBodySchema.safeParse(body);
   if (!parsed.success) {
     const detail = 'the body is { "file": "<text of a meters file>" } or { "meters": [ … ] }';
     return { kind: "problem", problem: { status: 400, code: "BODY_INVALID", detail } };

@@ -55,7 +55,8 @@ const instant = z
 const name = z.string({ error: "is required" }).min(1, "is required").max(256, "has at most 256 characters");
 const versionNumber = z.coerce.number({ error: "must be a version number" }).int().min(1).max(65_535).optional();
 
-const UsageParameters = z.strictObject({
+/** Query of `GET /v1/usage`. */
+export const UsageParameters = z.strictObject({
   customer: name,
   meter: name,
   version: versionNumber,
@@ -70,7 +71,8 @@ const UsageParameters = z.strictObject({
     .refine((names) => names.length <= USAGE_LIMITS.groupByMax, `names at most ${USAGE_LIMITS.groupByMax} dimensions`),
 });
 
-const CustomersParameters = z.strictObject({
+/** Query of `GET /v1/usage/customers`. */
+export const CustomersParameters = z.strictObject({
   meter: name,
   version: versionNumber,
   from: instant.optional(),

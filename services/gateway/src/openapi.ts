@@ -152,7 +152,7 @@ function pathsOf(config: GatewayConfig): Paths {
   };
 }
 
-/** Routes that only forward: what they take and answer is the console's, and is described there. */
+/** Routes that only forward: what they take and answer is the console's, and is described by it. */
 const FORWARDED: ReadonlySet<string> = new Set(["/", "/assets/*", "/v1/usage", "/v1/usage/*", "/admin/*"]);
 
 /** The OpenAPI 3.1 document of the gateway's own routes. */
@@ -167,7 +167,8 @@ export function createOpenApi(config: GatewayConfig) {
     info: {
       title: "Tallyhouse gateway",
       version: "1",
-      description: "Usage events in. Reads and the admin API are forwarded to the console and not described here.",
+      description:
+        "Usage events in; reads and the admin API are forwarded to the console and described while it answers.",
     },
     paths: pathsOf(config),
     components: {
@@ -186,6 +187,21 @@ export function createOpenApi(config: GatewayConfig) {
   };
 }
 
+/** The console's routes as it describes them itself; none while it does not answer. */
+async function readConsolePaths({ CONSOLE_URL, READINESS_TIMEOUT_MS }: GatewayConfig): Promise<Paths> {
+  try {
+    const signal = AbortSignal.timeout(READINESS_TIMEOUT_MS);
+    const answer = await fetch(new URL("/openapi.json", CONSOLE_URL), { signal });
+    return ConsoleDocumentSchema.parse(await answer.json()).paths;
+  } catch {
+    // A boundary: whatever is wrong with the console, our own routes stay described.
+    return {};
+  }
+}
+const ConsoleDocumentSchema = z.object({
+  paths: z.record(z.string(), z.record(z.string(), z.record(z.string(), z.unknown()))),
+});
+
 /**
  * Adds `GET /openapi.json`. Call it before any other route: from then on a route that is neither described nor forwarded ends the start.
  */
@@ -199,6 +215,13 @@ export function addOpenApi(app: FastifyInstance, config: GatewayConfig): void {
       if (known === undefined) throw new Error(`${name} ${url} is not described in openapi.ts`);
     }
   });
-  const text = JSON.stringify(document);
-  app.get("/openapi.json", async (_request, reply) => reply.type("application/json").send(text));
+  // One question at a time, shared by all who wait for it: anyone may ask here.
+  let reading: Promise<Paths> | null = null;
+  app.get("/openapi.json", async (_request, reply) => {
+    reading ??= readConsolePaths(config).finally(() => {
+      reading = null;
+    });
+    const paths = { ...(await reading), ...document.paths };
+    return reply.type("application/json").send(JSON.stringify({ ...document, paths }));
+  });
 }

@@ -1,0 +1,176 @@
+/** The description of the console's routes, made of the schemas that they read their questions with. The gateway adds it to its own. */
+import type { FastifyInstance } from "fastify";
+import { z } from "zod";
+import { ApplyParameters, MetersBodySchema } from "./meters-routes.ts";
+import { CustomersParameters, UsageParameters } from "./usage-request.ts";
+
+type Json = Readonly<Record<string, unknown>>;
+/** Path → method in lower case → operation. */
+type Paths = Readonly<Record<string, Readonly<Record<string, Json>>>>;
+
+const ProblemSchema = z.looseObject({
+  type: z.literal("about:blank"),
+  title: z.string(),
+  status: z.int().min(400).max(599),
+  code: z.string(),
+  detail: z.string(),
+  problems: z
+    .array(z.looseObject({ field: z.string(), rule: z.string(), line: z.int().min(1).optional() }))
+    .optional()
+    .describe("every wrong field"),
+});
+
+/** What may be sent: before defaults and conversions, which is all a caller sees. */
+function schemaOf(schema: z.ZodType): Json {
+  const { $schema: _dialect, ...rest } = z.toJSONSchema(schema, { io: "input", unrepresentable: "any" });
+  return rest;
+}
+
+const problem = (description: string): Json => ({
+  description,
+  content: { "application/problem+json": { schema: schemaOf(ProblemSchema) } },
+});
+const answer = (type: string, description: string, schema: Json): Json => ({
+  description,
+  content: { [type]: { schema } },
+});
+const json = (description: string): Json => answer("application/json", description, { type: "object" });
+
+/** Query parameters, each with its example. */
+function parametersOf(schema: z.ZodObject, examples: Readonly<Record<string, string | number>>): Json[] {
+  const { properties = {}, required = [] } = schemaOf(schema) as {
+    properties?: Record<string, Json>;
+    required?: string[];
+  };
+  return Object.entries(properties).map(([name, property]) => ({
+    name,
+    in: "query",
+    required: required.includes(name),
+    schema: property,
+    ...(name in examples ? { example: examples[name] } : {}),
+  }));
+}
+
+/** A route that needs a service token. */
+const operation = (input: { id: string; summary: string; responses: Json; more?: Json }): Json => ({
+  operationId: input.id,
+  summary: input.summary,
+  security: [{ token: [] }, { key: [] }],
+  ...input.more,
+  responses: {
+    "401": problem("no credential, or an unknown one"),
+    "500": problem("a bug of ours"),
+    "503": problem("a store, or the console itself, does not answer; try again after Retry-After"),
+    ...input.responses,
+  },
+});
+
+const SPAN = { from: "2026-11-20T00:00:00Z", to: "2026-11-21T00:00:00Z" };
+const METERS_BODY: Json = {
+  required: true,
+  content: {
+    "application/json": {
+      schema: schemaOf(MetersBodySchema),
+      example: { meters: [{ key: "requests", eventType: "api.request", aggregation: "count", unit: "requests" }] },
+    },
+  },
+};
+const METER_REFUSALS = {
+  "400": problem("the meters or the parameters are wrong; problems says where"),
+  "413": problem("a body has at most 1,048,576 bytes"),
+  "415": problem("send application/json"),
+};
+
+const PATHS: Paths = {
+  "/v1/usage": {
+    get: operation({
+      id: "getUsage",
+      summary: "Usage of one customer by one meter.",
+      more: {
+        parameters: parametersOf(UsageParameters, {
+          ...SPAN,
+          customer: "acme",
+          meter: "input_tokens",
+          window: "day",
+          groupBy: "model",
+        }),
+      },
+      responses: {
+        "200": {
+          description: "rows, and asOf: what the log received before it is in them",
+          content: { "application/json": { schema: { type: "object" } }, "text/csv": { schema: { type: "string" } } },
+        },
+        "400": problem("a parameter is wrong; problems names each"),
+        "404": problem("no such meter in this mode"),
+      },
+    }),
+  },
+  "/v1/usage/customers": {
+    get: operation({
+      id: "getUsageCustomers",
+      summary: "The customers with most usage by one meter.",
+      more: { parameters: parametersOf(CustomersParameters, { ...SPAN, meter: "input_tokens", limit: 20 }) },
+      responses: {
+        "200": json("customers and their totals"),
+        "400": problem("a parameter is wrong; problems names each"),
+        "404": problem("no such meter in this mode"),
+      },
+    }),
+  },
+  "/admin/v1/status": {
+    get: operation({
+      id: "getStatus",
+      summary: "How far the pipeline has come.",
+      responses: { "200": json("status") },
+    }),
+  },
+  "/admin/v1/meters": {
+    get: operation({ id: "getMeters", summary: "Every version of every meter.", responses: { "200": json("meters") } }),
+  },
+  "/admin/v1/meters/diff": {
+    post: operation({
+      id: "diffMeters",
+      summary: "What an apply would change.",
+      more: { requestBody: METERS_BODY },
+      responses: { "200": json("changes"), ...METER_REFUSALS },
+    }),
+  },
+  "/admin/v1/meters/apply": {
+    post: operation({
+      id: "applyMeters",
+      summary: "Stores new versions of meters and activates them.",
+      more: { parameters: parametersOf(ApplyParameters, { wait: "5s" }), requestBody: METERS_BODY },
+      responses: {
+        "200": json("every change is active"),
+        "202": json("stored; not every change is active yet"),
+        "409": problem("a change cannot be made"),
+        ...METER_REFUSALS,
+      },
+    }),
+  },
+  "/": {
+    get: {
+      operationId: "getPage",
+      summary: "The status page, for the machine itself.",
+      responses: {
+        "200": answer("text/html", "the page", { type: "string" }),
+        "403": problem("not from this machine"),
+        "503": problem("a store does not answer"),
+      },
+    },
+  },
+};
+
+/** Adds `GET /openapi.json`. Call it before any other route: from then on a route that is not described ends the start. */
+export function addOpenApi(app: FastifyInstance): void {
+  app.addHook("onRoute", ({ method, url }) => {
+    for (const name of [method].flat()) {
+      // A GET brings its HEAD with it.
+      const known = PATHS[url]?.[name === "HEAD" ? "get" : name.toLowerCase()];
+      if (known === undefined && url !== "/openapi.json")
+        throw new Error(`${name} ${url} is not described in openapi.ts`);
+    }
+  });
+  const text = JSON.stringify({ openapi: "3.1.0", info: { title: "Tallyhouse console", version: "1" }, paths: PATHS });
+  app.get("/openapi.json", async (_request, reply) => reply.type("application/json").send(text));
+}
