@@ -182,7 +182,11 @@ describe("ticks", () => {
     expect(aggregator.status()).toMatchObject({ stuckPartitions: [] });
     clock.at += 1_000;
     await aggregator.tick();
-    expect(aggregator.status()).toMatchObject({ stuckPartitions: [0], isReady: false });
+    expect(aggregator.status()).toMatchObject({
+      stuckPartitions: [0],
+      state: "stuck: partitions 0",
+      isReady: false,
+    });
     expect(log.entries(0)).toHaveLength(2);
     stop.abort();
     await ran;
