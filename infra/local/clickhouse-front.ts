@@ -9,12 +9,13 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { join } from "node:path";
 import process from "node:process";
 import { beginAnswer, sendBroken, sendStream, sendWhole } from "./clickhouse-answer.ts";
-import { type Engine, openEngine, type OpenSession } from "./clickhouse-engine.ts";
+import { type Engine, openEngine, type OpenSession, STATEMENTS_WAITING_MAX } from "./clickhouse-engine.ts";
 import { describeError, FrontError, notImplemented } from "./clickhouse-error.ts";
 import { type FrontRequest, readRequest } from "./clickhouse-request.ts";
 import { answerFormatOf, breakageOf, isStreamed, kindOf } from "./clickhouse-statement.ts";
 
-const CONNECTIONS_MAX = 1_000;
+/** More than may wait, so that a statement too many is refused with a reason. */
+const CONNECTIONS_MAX = 2 * STATEMENTS_WAITING_MAX;
 /** A body that is not here by then is given up. */
 const REQUEST_TIMEOUT_MS = 300_000;
 const KEEP_ALIVE_MS = 10_000;
@@ -54,11 +55,10 @@ async function handle(request: IncomingMessage, response: ServerResponse): Promi
     timezone: url.searchParams.get("session_timezone") ?? engine.timezone,
     compresses: url.searchParams.get("enable_http_compression") === "1",
   });
-  let rowsPath: string | undefined;
+  const path = join(incoming, randomUUID());
   try {
     authenticate(request, url);
-    const asked = await readRequest(request, url, { folder: incoming, engine });
-    rowsPath = asked.rows?.path;
+    const asked = await readRequest(request, url, { path, engine });
     if (asked.sql.trim() === "") {
       if (request.method === "GET") response.end("Ok.\n");
       else throw new FrontError(62, "SYNTAX_ERROR", "Empty query");
@@ -71,10 +71,8 @@ async function handle(request: IncomingMessage, response: ServerResponse): Promi
       isReadOnly: request.method === "GET",
     };
     await engine.within(surroundings, async (session) => answerStatement({ request, answer, asked, session }));
-  } catch (error) {
-    sendError(response, error);
   } finally {
-    if (rowsPath !== undefined) await rm(rowsPath, { force: true });
+    await rm(path, { force: true });
   }
 }
 
@@ -155,7 +153,9 @@ const server = createServer(
   (request, response) => {
     // An aborted body is reported by its reader; without a listener the event would end the process.
     request.on("error", () => undefined);
-    const done: Promise<void> = handle(request, response).finally(() => inFlight.delete(done));
+    const done: Promise<void> = handle(request, response)
+      .catch((error: unknown) => sendError(response, error))
+      .finally(() => inFlight.delete(done));
     inFlight.add(done);
   },
 );

@@ -1,9 +1,7 @@
 /** What a request to the front asks for: its fields, its statement, and the file that holds its rows. */
-import { randomUUID } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import { rm } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
-import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from "node:zlib";
@@ -45,14 +43,14 @@ export interface FrontRequest {
 }
 
 /**
- * Reads the request. Rows of an INSERT go to a file below `folder`, still packed where the engine can unpack them; the
+ * Reads the request. Rows of an INSERT go to the file `path`, still packed where the engine can unpack them; the
  * caller removes it.
  * @throws {FrontError} for what the front does not do, and beyond its limits.
  */
 export async function readRequest(
   request: IncomingMessage,
   url: URL,
-  { folder, engine }: { folder: string; engine: Engine },
+  { path, engine }: { path: string; engine: Engine },
 ): Promise<FrontRequest> {
   const fields = new Map(url.searchParams);
   if (fields.get("compress") === "1" || fields.get("decompress") === "1")
@@ -60,7 +58,6 @@ export async function readRequest(
   const encoding = request.headers["content-encoding"] ?? "";
   const statement = fields.get("query") ?? "";
   const head = insertHeadOf(statement);
-  const path = join(folder, randomUUID());
   if (head !== undefined) {
     const compression = ENGINE_COMPRESSION.get(encoding);
     if (compression === undefined) throw notImplemented(`Content-Encoding ${encoding}`);

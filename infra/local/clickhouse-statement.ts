@@ -1,11 +1,34 @@
 /** What the front must know of a statement before the engine sees it. Pure. */
 
-/** A quoted text or name, or a comment: nothing inside counts as a keyword. */
-const QUIET = /'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`|--[^\n]*|\/\*[\s\S]*?\*\//g;
-
-/** The text with everything quoted or commented blanked out, so that offsets stay. */
+/** The text with everything quoted or commented blanked out, so that no keyword hides there and offsets stay. */
 export function quieted(sql: string): string {
-  return sql.replaceAll(QUIET, (text) => " ".repeat(text.length));
+  const parts: string[] = [];
+  const opener = /['"`]|--|\/\*/g;
+  let from = 0;
+  for (let found = opener.exec(sql); found !== null; found = opener.exec(sql)) {
+    const end = endOf(sql, found[0], opener.lastIndex);
+    parts.push(sql.slice(from, found.index), " ".repeat(end - found.index));
+    from = end;
+    opener.lastIndex = end;
+  }
+  return [...parts, sql.slice(from)].join("");
+}
+
+/** Where what `opener` began ends; not by one expression, whose stack a text of some megabytes would exhaust. */
+function endOf(sql: string, opener: string, from: number): number {
+  if (opener === "--" || opener === "/*") {
+    const closer = opener === "--" ? "\n" : "*/";
+    const at = sql.indexOf(closer, from);
+    return at === -1 ? sql.length : at + closer.length;
+  }
+  const marks = new RegExp(`[${opener}\\\\]`, "g");
+  marks.lastIndex = from;
+  for (let mark = marks.exec(sql); mark !== null; mark = marks.exec(sql)) {
+    if (mark[0] === opener) return marks.lastIndex;
+    // A backslash takes the next character with it.
+    marks.lastIndex += 1;
+  }
+  return sql.length;
 }
 
 /** How a statement is run: its rows are streamed, it is done, or its data follows. */

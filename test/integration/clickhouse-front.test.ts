@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type ClickHouseClient, createClient } from "@clickhouse/client";
+import { type ClickHouseClient, ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { openClickHouse } from "@tallyhouse/clickhouse";
 import { type LocalClickHouse, startClickHouse } from "@tallyhouse/infra/local/clickhouse.ts";
 import { until } from "@tallyhouse/testkit";
@@ -13,7 +13,7 @@ let client: ClickHouseClient;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "tallyhouse-front-"));
   front = await startClickHouse({ folder, username: "tally", password: "p@ss:word" });
-  client = createClient({ url: front.url });
+  client = createClient({ url: front.url, log: { level: ClickHouseLogLevel.OFF } });
 });
 afterAll(async () => {
   await client.close();
@@ -174,6 +174,34 @@ describe("the ClickHouse front", () => {
     expect(answer.text).toMatch(
       new RegExp(`^Code: ${code}\\. DB::Exception: [^]*\\(${name}\\) \\(version [\\d.]+\\)\\n$`),
     );
+  });
+
+  it("lets statements wait, refuses one too many, and survives what is no request", async () => {
+    const sleepers = Array.from({ length: 8 }, () => ask({}, { body: "SELECT sleepEachRow(1) FROM numbers(3)" }));
+    const answers = await Promise.all(Array.from({ length: 1_100 }, () => ask({}, { body: "SELECT 1" })));
+    const refused = answers.filter(({ status }) => status !== 200);
+    expect(refused.length).toBeGreaterThan(0);
+    for (const { status, text } of refused) {
+      expect(status).toBe(500);
+      expect(text).toContain("TOO_MANY_SIMULTANEOUS_QUERIES");
+    }
+    await Promise.all(sleepers);
+    const odd = await ask({ query_id: "line\nbreak", query: "SELECT 1" });
+    expect(odd.status).toBe(500);
+    expect((await ask({}, { body: "SELECT 1" })).text).toBe("1\n");
+  });
+
+  it("ends in order: a statement that runs is answered first", async () => {
+    const other = await startClickHouse({ folder: join(folder, "other") });
+    const { origin } = new URL(other.url);
+    const slow = fetch(origin, { method: "POST", body: "SELECT sleepEachRow(1), 'slow' FROM numbers(3)" });
+    const processes = `${origin}/?query=${encodeURIComponent("SELECT count() FROM system.processes WHERE query LIKE '%slow%'")}`;
+    await until(async () => Number(await (await fetch(processes)).text()) > 1, {
+      timeoutMs: 10_000,
+      what: "it to run",
+    });
+    await other.stop();
+    expect(await (await slow).text()).toContain("slow");
   });
 
   it("changes nothing by GET, and answers nobody without the password", async () => {
