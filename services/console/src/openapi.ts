@@ -59,6 +59,7 @@ const operation = (input: { id: string; summary: string; responses: Json; more?:
   ...input.more,
   responses: {
     "401": problem("no credential, or an unknown one"),
+    "429": problem("too many unknown credentials from this network, says the gateway; try again after Retry-After"),
     "500": problem("a bug of ours"),
     "503": problem("a store, or the console itself, does not answer; try again after Retry-After"),
     ...input.responses,

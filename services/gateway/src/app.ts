@@ -75,7 +75,7 @@ export async function buildGateway(config: GatewayConfig, ports: GatewayPorts): 
   addOpenApi(app, config);
   const failures = createAuthFailures(ports.clock);
   await app.register(async (scope) => addEventsRoute(scope, { config, ports, failures, budget, metrics }));
-  await app.register(async (scope) => addForwarding(scope, { config, logger: ports.logger }));
+  await app.register(async (scope) => addForwarding(scope, { config, failures, logger: ports.logger }));
   const readiness =
     ports.readiness ??
     createReadiness({

@@ -17,9 +17,7 @@ export async function authenticate(
   request: FastifyRequest,
   ports: { authenticator: Authenticator; failures: AuthFailures; proxyHops: number },
 ): Promise<Authentication> {
-  const bearer = BEARER.exec(request.headers.authorization ?? "")?.[1];
-  const apiKey = request.headers["x-api-key"];
-  const token = bearer ?? (typeof apiKey === "string" && apiKey !== "" ? apiKey : undefined);
+  const token = tokenOf(request);
   if (token === undefined) {
     return refused({
       status: 401,
@@ -28,11 +26,8 @@ export async function authenticate(
     });
   }
   const address = clientAddressOf(request, ports.proxyHops);
-  const retryAfterSeconds = ports.failures.retryAfterSeconds(address, token);
-  if (retryAfterSeconds !== null) {
-    const detail = "too many unknown credentials came from this network; correct yours and try again later";
-    return refused({ status: 429, code: "AUTH_FAILURES_LIMITED", detail, retryAfterSeconds });
-  }
+  const limited = refuseGuesses(ports.failures, { address, token });
+  if (limited !== null) return refused(limited);
   try {
     const principal = await ports.authenticator.verify(token);
     ports.failures.record({ address, token, isGood: principal !== null });
@@ -47,6 +42,21 @@ export async function authenticate(
       retryAfterSeconds: STORE_RETRY_SECONDS,
     });
   }
+}
+
+/** The credential as presented; undefined when there is none in a known form. */
+export function tokenOf(request: FastifyRequest): string | undefined {
+  const bearer = BEARER.exec(request.headers.authorization ?? "")?.[1];
+  const apiKey = request.headers["x-api-key"];
+  return bearer ?? (typeof apiKey === "string" && apiKey !== "" ? apiKey : undefined);
+}
+
+/** 429 while too many unknown credentials come from this network; null when this one may be looked at. */
+export function refuseGuesses(failures: AuthFailures, guess: { address: string; token: string }): Problem | null {
+  const retryAfterSeconds = failures.retryAfterSeconds(guess.address, guess.token);
+  if (retryAfterSeconds === null) return null;
+  const detail = "too many unknown credentials came from this network; correct yours and try again later";
+  return { status: 429, code: "AUTH_FAILURES_LIMITED", detail, retryAfterSeconds };
 }
 
 function refused(problem: Problem): Authentication {

@@ -52,6 +52,28 @@ async function startWith(
 }
 
 describe("forwarding", () => {
+  test("credentials that the console does not know count as failures; the page's visitors and good ones do not", async () => {
+    const { url, seen } = await startConsole((asked, response) => {
+      const isKnown = asked.url === "/" || asked.headers.authorization === `Bearer ${LIVE}`;
+      response.writeHead(isKnown ? 200 : 401).end();
+    });
+    const app = await startWith({ CONSOLE_URL: url });
+    const ask = (path: string, token: string) =>
+      app.inject({ url: path, headers: { host: "localhost", authorization: `Bearer ${token}` } });
+    // A 200 of the page does not make a credential known.
+    expect((await ask("/", "guess")).statusCode).toBe(200);
+    expect((await ask("/v1/usage", LIVE)).statusCode).toBe(200);
+    for (let n = 0; n < 20; n += 1) expect((await ask("/admin/v1/status", "guess")).statusCode).toBe(401);
+    const asked = seen.length;
+    const refused = await ask("/v1/usage?customer=a", "guess");
+    expect([problemOf(refused), refused.headers["retry-after"]]).toEqual(["429 AUTH_FAILURES_LIMITED", "60"]);
+    expect(problemOf(await post(app, NATIVE, { authorization: "Bearer guess" }))).toBe("429 AUTH_FAILURES_LIMITED");
+    expect(seen).toHaveLength(asked);
+    expect((await ask("/v1/usage", LIVE)).statusCode).toBe(200);
+    expect((await post(app, NATIVE)).statusCode).toBe(202);
+    expect((await ask("/", "guess")).statusCode).toBe(200);
+  });
+
   test("reads pass with query, credential and answer; what callers say about themselves does not", async () => {
     const { url, seen } = await startConsole();
     const app = await startWith({ CONSOLE_URL: url });

@@ -3,7 +3,10 @@ import type { IncomingHttpHeaders } from "node:http";
 import replyFrom from "@fastify/reply-from";
 import type { Logger } from "@tallyhouse/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { AuthFailures } from "./auth-failures.ts";
+import { refuseGuesses, tokenOf } from "./authenticate.ts";
 import { createBudget } from "./budget.ts";
+import { clientAddressOf } from "./client-address.ts";
 import type { GatewayConfig } from "./config.ts";
 import { refuseOutsiders } from "./loopback.ts";
 import { type Problem, sendProblem } from "./problem.ts";
@@ -31,9 +34,9 @@ const NO_SUCH_PATH: Problem = { status: 404, code: "NOT_FOUND", detail: "this pa
  */
 export async function addForwarding(
   scope: FastifyInstance,
-  input: { config: GatewayConfig; logger: Logger },
+  input: { config: GatewayConfig; logger: Logger; failures: AuthFailures },
 ): Promise<void> {
-  const { config, logger } = input;
+  const { config, logger, failures } = input;
   // FORWARDS_MAX bodies of BODY_BYTES_MAX are the most that waits here: 100 MB by default.
   const budget = createBudget({ requestsMax: config.FORWARDS_MAX, bytesMax: Infinity });
   await scope.register(replyFrom, {
@@ -54,9 +57,19 @@ export async function addForwarding(
   // Before the body is read, and before anything is awaited: the response's "close" always gives the share back.
   scope.addHook("onRequest", async (request, reply) => {
     if (!isPlainPath(request.raw.url ?? "")) return sendProblem(reply, NO_SUCH_PATH);
+    const guess = guessOf(request, config.PROXY_HOPS);
+    const limited = guess === null ? null : refuseGuesses(failures, guess);
+    if (limited !== null) return sendProblem(reply, limited);
     const share = budget.enter(0);
     if (share === null) return sendProblem(reply, OVERLOADED);
     reply.raw.once("close", () => share.answered());
+  });
+  // The console's word about the credential counts as ours: else guessing would only move to the reads.
+  scope.addHook("onResponse", async (request, reply) => {
+    const guess = guessOf(request, config.PROXY_HOPS);
+    if (guess === null) return;
+    if (reply.statusCode === 401) failures.record({ ...guess, isGood: false });
+    if (reply.statusCode < 300) failures.record({ ...guess, isGood: true });
   });
 
   const forward = (request: FastifyRequest, reply: FastifyReply): FastifyReply =>
@@ -80,6 +93,13 @@ export async function addForwarding(
   scope.get("/v1/usage", forward);
   scope.get("/v1/usage/*", forward);
   scope.all("/admin/*", forward);
+}
+
+/** The credential of a request, where the console asks for one: the page and its assets have no sign-in, so their 200 says nothing. */
+function guessOf(request: FastifyRequest, proxyHops: number): { address: string; token: string } | null {
+  const token = tokenOf(request);
+  if (token === undefined || !/^\/(?:v1|admin)\//.test(request.raw.url ?? "")) return null;
+  return { address: clientAddressOf(request, proxyHops), token };
 }
 
 /**
