@@ -48,9 +48,15 @@ test.each(Object.entries(outages))(
     const answers: Answer[] = [];
     const over = new AbortController();
     const residentBytes: number[] = [];
+    const emptyMs: number[] = [];
     try {
       const load = sendSteadily({ ...LOAD, url: gateway.url, answers, signal: over.signal });
-      const watch = sampleUntil(over.signal, () => residentBytes.push(gateway.residentBytes()));
+      const watch = sampleUntil(over.signal, async () => {
+        residentBytes.push(gateway.residentBytes());
+        const askedAt = performance.now();
+        await (await fetch(`${gateway.url}/livez`)).arrayBuffer();
+        emptyMs.push(performance.now() - askedAt);
+      });
       await until(() => answers.some(({ status }) => status === 202), { what: "a 202" });
       // time passes here: the load before the outage is the rate to come back to.
       await pause(BEFORE_MS);
@@ -83,6 +89,7 @@ test.each(Object.entries(outages))(
           requests: answers.length,
           refused: refused.length,
           p99AnswerMs: Math.round(elapsedMs[Math.floor(elapsedMs.length * 0.99)] ?? 0),
+          slowestEmptyRequestMs: Math.round(Math.max(...emptyMs)),
           slowestAnswerMs: Math.round(elapsedMs.at(-1) ?? 0),
           recoveredAfterMs: Math.max(0, Math.round(recoveredAt - backAt)),
           residentMbBefore: Math.round(residentBefore / 1e6),
@@ -94,9 +101,8 @@ test.each(Object.entries(outages))(
       );
 
       expect([...new Set(refused.map(({ status }) => status))]).toEqual([503]);
-      // Measured by a client that shares two cores with broker and gateway: 1 of 100 may have waited for the processor.
-      const late = elapsedMs.filter((each) => each > TOLD_WITHIN_MS);
-      expect(late.length / answers.length).toBeLessThan(0.01);
+      // The client shares its processors with broker and gateway: what an empty request waited there, an answer may wait too.
+      expect(elapsedMs.at(-1)).toBeLessThan(TOLD_WITHIN_MS + Math.max(...emptyMs));
       expect(settled.length).toBeGreaterThan((LOAD.requestsPerSecond * AFTER_MS) / 2_000);
       expect(settled.filter(({ status }) => status !== 202)).toEqual([]);
       expect(Math.max(...residentBytes)).toBeLessThan(RESIDENT_BYTES_MAX);
@@ -114,10 +120,10 @@ test.each(Object.entries(outages))(
 
 const SAMPLE_MS = 250;
 
-async function sampleUntil(signal: AbortSignal, sample: () => void): Promise<void> {
+async function sampleUntil(signal: AbortSignal, sample: () => Promise<void>): Promise<void> {
   while (!signal.aborted) {
-    sample();
-    // time passes here: memory is looked at four times a second.
+    await sample();
+    // time passes here: memory and the machine's own slowness are looked at some four times a second.
     await pause(SAMPLE_MS, signal);
   }
 }
