@@ -141,6 +141,8 @@ const ATTEMPTS: Readonly<Record<string, readonly string[]>> = {
     "SELECT 1 -- ; \nUNION ALL SELECT secret FROM secrets",
     "SELECT 1 /* usage */ FROM secrets",
     "SELECT/**/secret/**/FROM/**/secrets",
+    "SELECT 1 -- harmless",
+    "SELECT 1 /* harmless */ FROM usage",
     "SELECT 1 # usage\nFROM secrets",
     "SELECT $a$text$a$ FROM usage",
     "SELECT \u2018a\u2019 FROM secrets",
