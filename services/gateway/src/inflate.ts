@@ -5,8 +5,13 @@ import type { Problem } from "./problem.ts";
 /** How a body is coded on the wire. `deflate` is the zlib format, as HTTP says. */
 export type Coding = "identity" | "gzip" | "deflate";
 
-/** Bytes that one byte may become: usage events compress to a fifth or a tenth, deflate's limit is a thousandth (edge.md §9). */
+/** Bytes that one byte may become: usage events of many customers compress to a tenth, deflate's limit is a thousandth. */
 export const INFLATE_RATIO_MAX = 20;
+/**
+ * What every body may become, whatever its ratio: 500 events of 500 bytes. Five hundred events that differ in their id alone
+ * compress to a sixtieth, and are no bomb (docs/adr/0014).
+ */
+export const INFLATE_FREE_BYTES = 262_144;
 
 export type Inflated =
   | { readonly kind: "bytes"; readonly bytes: Buffer }
@@ -27,7 +32,7 @@ export function codingOf(header: string | undefined): Coding | null {
 
 /** How many bytes a body of so many may become. */
 export function inflatedBytesMax(bytes: number, bytesMax: number): number {
-  return Math.min(bytesMax, INFLATE_RATIO_MAX * bytes);
+  return Math.min(bytesMax, Math.max(INFLATE_FREE_BYTES, INFLATE_RATIO_MAX * bytes));
 }
 
 /** Inflates a whole body. Stops at the first byte beyond the limit, so a bomb costs no more than an honest body of that size. */
@@ -41,8 +46,8 @@ export async function inflateBody(body: Buffer, coding: "gzip" | "deflate", byte
   } catch (error) {
     const code = (error as { code?: unknown }).code;
     if (code === "ERR_BUFFER_TOO_LARGE") {
-      const limits = `${bytesMax} bytes or to more than ${INFLATE_RATIO_MAX} times its size`;
-      return refused(413, "BODY_TOO_LARGE", `the body inflates to more than ${limits}; split the request`);
+      const limit = `${bytesMax} bytes, or beyond ${INFLATE_FREE_BYTES} bytes to more than ${INFLATE_RATIO_MAX} times its size`;
+      return refused(413, "BODY_TOO_LARGE", `the body inflates to more than ${limit}; split the request`);
     }
     // zlib's own codes: anything else is not the sender's fault.
     if (typeof code === "string" && code.startsWith("Z_") && code !== "Z_MEM_ERROR") {

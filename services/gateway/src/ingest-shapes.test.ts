@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { deflateSync, gzipSync } from "node:zlib";
 import { USAGE_EVENT_LIMITS } from "@tallyhouse/domain";
 import { until } from "@tallyhouse/testkit";
@@ -197,15 +198,31 @@ describe("compressed bodies", () => {
     expect(answer.json()).toMatchObject({ accepted: 2, rejected: 1, results: [{}, { index: 1, pointer: "" }, {}] });
   });
 
-  test("twenty times its size is taken, more is not", async () => {
+  test("262,144 bytes are taken whatever the ratio, beyond them twenty times the size", async () => {
     const { app } = await startGateway();
-    const body = JSON.stringify(NATIVE);
-    const ratioOf = (padded: string): number => padded.length / gzipSync(padded).length;
-    let bytes = body.length;
-    while (ratioOf(body.padEnd(bytes + 1)) <= 20) bytes += 1;
     const send = (padded: string) => post(app, gzipSync(padded), { "content-encoding": "gzip" });
-    expect((await send(body.padEnd(bytes))).statusCode).toBe(202);
-    expect(problemOf(await send(body.padEnd(bytes + 1)))).toBe("413 BODY_TOO_LARGE");
+    const alike = JSON.stringify(NATIVE);
+    expect((await send(alike.padEnd(262_144))).statusCode).toBe(202);
+    expect(problemOf(await send(alike.padEnd(262_145)))).toBe("413 BODY_TOO_LARGE");
+    const mixed = JSON.stringify({ ...NATIVE, data: { text: randomBytes(20_000).toString("hex") } });
+    const ratioOf = (padded: string): number => padded.length / gzipSync(padded).length;
+    const step = 4_096;
+    let bytes = 262_144;
+    while (ratioOf(mixed.padEnd(bytes + step)) <= 20) bytes += step;
+    expect(bytes).toBeGreaterThan(262_144);
+    expect((await send(mixed.padEnd(bytes))).statusCode).toBe(202);
+    expect(problemOf(await send(mixed.padEnd(bytes + step)))).toBe("413 BODY_TOO_LARGE");
+  });
+
+  test("five hundred events that differ in their id alone are no bomb", async () => {
+    const { app } = await startGateway();
+    const events = Array.from({ length: 500 }, (_, n) => ({ ...NATIVE, id: `alike-${n}` }));
+    const body = gzipSync(JSON.stringify(events));
+    expect(JSON.stringify(events).length / body.length).toBeGreaterThan(20);
+    expect((await post(app, body, { "content-encoding": "gzip" })).json()).toMatchObject({
+      accepted: 500,
+      rejected: 0,
+    });
   });
 
   test("what a body may become counts as in flight while it arrives, what it became from then on", async () => {
@@ -233,7 +250,7 @@ describe("compressed bodies", () => {
     tight.log.onAppend = held.append;
     const first = post(tight.app, "[1]".padEnd(9_000).replace("[1]", lineOf("a")));
     await until(() => held.isWaiting());
-    // 100 bytes, but 2,000 by their right.
+    // 100 bytes, but 10,000 by their right.
     expect(problemOf(await post(tight.app, Buffer.alloc(100), { "content-encoding": "gzip" }))).toBe(
       "503 GATEWAY_OVERLOADED",
     );
