@@ -7,6 +7,7 @@ import {
   decodeControl,
   encodeControl,
   isControl,
+  readCorrectedEvent,
 } from "./control.ts";
 import type { LogRecord } from "./event-log.ts";
 import { MeterRuleSchema } from "./meter.ts";
@@ -28,6 +29,23 @@ const activate: ControlFact = {
     from: "2000-01-01T00:00:00Z",
   }),
 };
+const corrected = JSON.stringify({
+  specversion: "1.0",
+  id: "e1",
+  source: "api",
+  type: "llm.request",
+  subject: "acme",
+  time: "2026-11-20T10:00:00.000Z",
+  data: { inputTokens: 1 },
+}).replace(":1}", ":12345678901234567890.5}");
+const facts: readonly ControlFact[] = [
+  activate,
+  { kind: "tick" },
+  { kind: "meter.end", mode: "live", meter: "input_tokens", version: 1, until: "2026-12-01T00:00:00Z" },
+  { kind: "void", offset: 7, event: corrected },
+  { kind: "replace", offset: 7, event: corrected, replacement: corrected.replace("e1", "e2") },
+  { kind: "stream.close" },
+];
 const record = encodeControl({ fact: activate, partition: 3, key });
 const decode = (changed: Partial<LogRecord>, partition = 3): ControlReading =>
   decodeControl({ entry: { ...record, ...changed }, partition, keys: [oldKey, key] });
@@ -38,7 +56,7 @@ const mac = record.headers[CONTROL_MAC_HEADER]?.toString() ?? "";
 
 describe("control records", () => {
   test("every fact is read back as it was, under every key that is known", () => {
-    for (const fact of [activate, { kind: "tick" } as const]) {
+    for (const fact of facts) {
       for (const signer of [key, oldKey]) {
         const entry = encodeControl({ fact, partition: 7, key: signer });
         expect(isControl(entry)).toBe(true);
@@ -68,15 +86,26 @@ describe("control records", () => {
     expect(decode(changed, partition)).toMatchObject({ kind: "invalid", rule: expect.stringMatching(/signature$/) });
   });
 
+  test("G4 a corrected usage event keeps its numbers digit by digit", () => {
+    expect(JSON.stringify(readCorrectedEvent(corrected)?.data)).toBe('{"inputTokens":12345678901234567890.5}');
+    expect(readCorrectedEvent(corrected)).toMatchObject({ customer: "acme", occurredAt: Date.UTC(2026, 10, 20, 10) });
+  });
+
   test("a signed record of another shape is invalid, never a crash", () => {
-    const facts: unknown[] = [
+    const shapes: unknown[] = [
       { kind: "tick", extra: 1 },
       { kind: "meter.void" },
       { ...activate, version: 0 },
       { ...activate, version: 65_536 },
       { ...activate, rule: { key: "x" } },
+      { kind: "meter.end", mode: "live", meter: "m", version: 1, until: "soon" },
+      { kind: "void", offset: -1, event: corrected },
+      { kind: "void", offset: 1, event: "{}" },
+      { kind: "void", offset: 1, event: corrected.replace(/"time":"[^"]*",/, "") },
+      { kind: "replace", offset: 1, event: corrected },
+      { kind: "stream.close", until: "now" },
     ];
-    for (const fact of facts) {
+    for (const fact of shapes) {
       const entry = encodeControl({ fact: fact as ControlFact, partition: 0, key });
       expect(decodeControl({ entry, partition: 0, keys: [key] })).toMatchObject({
         kind: "invalid",

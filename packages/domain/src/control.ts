@@ -4,6 +4,9 @@ import { z } from "zod";
 import type { LogEntry, LogRecord } from "./event-log.ts";
 import { isJsonObject, parseJson } from "./json.ts";
 import { MeterRuleSchema } from "./meter.ts";
+import { decodeUsageRecord } from "./record.ts";
+import { parseInstant } from "./time.ts";
+import type { UsageEvent } from "./usage-event.ts";
 
 /** Header that makes a record a control record; its value is the kind. */
 export const CONTROL_HEADER = "tallyhouse-control";
@@ -17,11 +20,45 @@ const ActivateSchema = z.strictObject({
   version: z.int().min(1).max(65_535),
   rule: MeterRuleSchema,
 });
+const EndSchema = z.strictObject({
+  kind: z.literal("meter.end"),
+  mode: z.enum(["live", "test"]),
+  meter: z.string(),
+  version: z.int().min(1).max(65_535),
+  until: z.string().refine((text) => parseInstant(text) !== null, "must be an RFC 3339 instant"),
+});
 const TickSchema = z.strictObject({ kind: z.literal("tick") });
-const ControlSchema = z.discriminatedUnion("kind", [ActivateSchema, TickSchema]);
+const CloseSchema = z.strictObject({ kind: z.literal("stream.close") });
+/** As text, so that no JSON reader on the way (a json column, a driver) touches its numbers. */
+const eventText = z
+  .string()
+  .refine((text) => readCorrectedEvent(text) !== null, "must be a CloudEvent with a time, as JSON text");
+/** The partition is the record's own; the offset is one below progress when the correction is made. */
+const target = { offset: z.int().min(0), event: eventText };
+const VoidSchema = z.strictObject({ kind: z.literal("void"), ...target });
+const ReplaceSchema = z.strictObject({ kind: z.literal("replace"), ...target, replacement: eventText });
+const ControlSchema = z.discriminatedUnion("kind", [
+  ActivateSchema,
+  EndSchema,
+  VoidSchema,
+  ReplaceSchema,
+  CloseSchema,
+  TickSchema,
+]);
 
-/** A fact for every task that reads the partition. `tick` moves the partition's clock and nothing else. */
+/**
+ * A fact for every task that reads the partition. `tick` moves the partition's clock and nothing else. `void` takes the counted
+ * usage event at `offset` back, `replace` also counts another in its place; `event` is the one that was counted, with its
+ * occurredAt as `time`, so that the fold needs no look into the store.
+ */
 export type ControlFact = z.infer<typeof ControlSchema>;
+
+/** The usage event of a correction: {@link encodeUsageEvent}'s text, with a time. Null when it is none. Pure. */
+export function readCorrectedEvent(text: string): (UsageEvent & { readonly occurredAt: number }) | null {
+  const reading = decodeUsageRecord({ value: Buffer.from(text, "utf8"), headers: {} });
+  if (reading.kind === "rejected" || reading.event.occurredAt === null) return null;
+  return { ...reading.event, occurredAt: reading.event.occurredAt };
+}
 
 /** A named signing key. Verification keys are kept for ever; the first one signs. */
 export interface ControlKey {

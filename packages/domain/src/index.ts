@@ -9,6 +9,7 @@ export {
   decodeControl,
   encodeControl,
   isControl,
+  readCorrectedEvent,
 } from "./control.ts";
 export {
   ERROR_CODES,

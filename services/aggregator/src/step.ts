@@ -72,7 +72,7 @@ function stepControl(task: Task, entry: LogEntry, context: FoldContext): void {
   const { fact } = reading;
   const payload = valueText(entry);
   pushRawWithoutEvent(task, entry, { context, status: "control", reason: fact.kind, payload });
-  if (fact.kind === "tick") return;
+  if (fact.kind !== "meter.activate") return;
   // From this offset on the meter counts. A repeated activation is a no-op and leaves no second row behind.
   if (!task.meters.add(fact)) return;
   const { streamId } = context.stream;

@@ -56,7 +56,7 @@ export function referenceFold(partition: number, entries: readonly LogEntry[]): 
     if (isControl(entry)) {
       const reading = decodeControl({ entry, partition, keys: [CONTROL_KEY] });
       if (reading.kind === "invalid") return "invalid";
-      if (reading.fact.kind === "tick") return "control";
+      if (reading.fact.kind !== "meter.activate") return "control";
       const name = `${reading.fact.mode}|${reading.fact.meter}|${reading.fact.version}`;
       if (!meters.has(name)) meters.set(name, compileMeter(reading.fact));
       return "control";
