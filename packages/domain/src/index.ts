@@ -44,6 +44,7 @@ export {
   type MeterRule,
   MeterRuleSchema,
   type MeterVersion,
+  uniqueHashOf,
 } from "./meter.ts";
 export { type FileProblem, type MetersFileReading, parseMetersFile } from "./meters-file.ts";
 export { murmur2, partitionOfKey } from "./murmur2.ts";

@@ -1,6 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { parseJson } from "./json.ts";
-import { compileMeter, DIMENSION_BYTES_MAX, meterDigest, type MeterRule, MeterRuleSchema } from "./meter.ts";
+import {
+  compileMeter,
+  type Contribution,
+  DIMENSION_BYTES_MAX,
+  meterDigest,
+  type MeterRule,
+  MeterRuleSchema,
+  uniqueHashOf,
+} from "./meter.ts";
 import { formatQuantity } from "./quantity.ts";
 import type { UsageEvent } from "./usage-event.ts";
 
@@ -16,6 +24,11 @@ const problemsOf = (changes: object): string[] =>
   (MeterRuleSchema.safeParse({ ...sum, ...changes }).error?.issues ?? []).map((issue) => issue.path.join("."));
 
 function contribution(rule: MeterRule, data: string): string {
+  const result = contributionOf(rule, data);
+  return result.kind === "quantity" ? [formatQuantity(result.quantity), ...result.dims].join("|") : result.kind;
+}
+
+function contributionOf(rule: MeterRule, data: string): Contribution {
   const event: UsageEvent = {
     mode: "live",
     customer: "c",
@@ -27,8 +40,7 @@ function contribution(rule: MeterRule, data: string): string {
     decidedAt: null,
     data: parseJson(data) as UsageEvent["data"],
   };
-  const result = compileMeter({ mode: "live", meter: rule.key, version: 1, rule }).contributionOf(event);
-  return result.kind === "quantity" ? [formatQuantity(result.quantity), ...result.dims].join("|") : result.kind;
+  return compileMeter({ mode: "live", meter: rule.key, version: 1, rule }).contributionOf(event);
 }
 
 describe("MeterRuleSchema", () => {
@@ -92,6 +104,23 @@ describe("meterDigest", () => {
 });
 
 describe("contributions", () => {
+  test("unique_count tells texts apart, numbers by what they mean, and cannot read a list", () => {
+    const rule = ruleOf({ aggregation: "unique_count" });
+    const uniqueOf = (data: string): string | null => {
+      const result = contributionOf(rule, data);
+      return result.kind === "quantity" ? result.uniqueText : result.kind;
+    };
+    expect(['{"inputTokens": "u1"}', '{"inputTokens": 1.50}', '{"inputTokens": true}'].map(uniqueOf)).toEqual([
+      "u1",
+      "1.5",
+      "true",
+    ]);
+    expect(["{}", '{"inputTokens": null}', '{"inputTokens": [1]}'].map(uniqueOf)).toEqual(["none", "none", "invalid"]);
+    // printf u1 | sha256sum, its first 16 bytes little-endian.
+    expect(uniqueHashOf("u1")).toBe(99235337517659048998421804346606060219n);
+    expect(contribution(rule, '{"inputTokens": "u1"}')).toBe("0");
+  });
+
   test.each([
     ['{"inputTokens": 12}', "12"],
     ['{"inputTokens": "0.000000001"}', "0.000000001"],

@@ -3,12 +3,12 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import { assert } from "./assert.ts";
 import { canonicalJson, compilePointer, isJsonObject, textOfJson } from "./json.ts";
-import { ONE_QUANTITY, type Quantity, quantityOfJson } from "./quantity.ts";
+import { ONE_QUANTITY, type Quantity, quantityFromScaled, quantityOfJson } from "./quantity.ts";
 import { parseInstant } from "./time.ts";
 import type { Mode, UsageEvent } from "./usage-event.ts";
 
-/** The aggregations of this version; `unique_count` is not built yet. */
-export const AGGREGATIONS = ["sum", "count", "max", "min", "latest"] as const;
+/** Every way to turn usage events into one quantity. */
+export const AGGREGATIONS = ["sum", "count", "max", "min", "latest", "unique_count"] as const;
 export type Aggregation = (typeof AGGREGATIONS)[number];
 
 const pointer = z
@@ -79,9 +79,26 @@ export function meterDigest(rule: MeterRule): string {
 /** What a matching usage event contributes to a meter. */
 export type Contribution =
   | { readonly kind: "none" }
-  | { readonly kind: "quantity"; readonly quantity: Quantity; readonly dims: readonly string[] }
-  /** The value is there but is no quantity: the usage event is invalid, and says which meter could not read it. */
+  | {
+      readonly kind: "quantity";
+      /** 0 for `unique_count`, whose quantity is no sum of its usage events'. */
+      readonly quantity: Quantity;
+      readonly dims: readonly string[];
+      /** The text that `unique_count` tells apart, null for every other aggregation. */
+      readonly uniqueText: string | null;
+    }
+  /** The value is there but cannot be read: the usage event is invalid, and says which meter could not read it. */
   | { readonly kind: "invalid" };
+
+/**
+ * What `unique_count` stores of a text: the first 128 bits of its SHA-256, little-endian, as
+ * `reinterpretAsUInt128(substring(SHA256(text), 1, 16))` gives in ClickHouse. Without a secret, so that streams agree; not a
+ * fast hash, so that nobody can choose two texts that count as one.
+ */
+export function uniqueHashOf(text: string): bigint {
+  const digest = createHash("sha256").update(text).digest();
+  return digest.readBigUInt64LE(0) | (digest.readBigUInt64LE(8) << 64n);
+}
 
 /** A meter version ready to be applied to many usage events. `fromAt`: usage that occurred before it does not count. */
 export interface CompiledMeter {
@@ -91,6 +108,7 @@ export interface CompiledMeter {
   contributionOf(event: UsageEvent): Contribution;
 }
 
+const ZERO_QUANTITY = quantityFromScaled(0n);
 const NONE: Contribution = { kind: "none" };
 const INVALID: Contribution = { kind: "invalid" };
 const NO_DIMS: readonly string[] = [];
@@ -102,6 +120,7 @@ export function compileMeter(version: MeterVersion): CompiledMeter {
   const { rule } = version;
   const fromAt = parseInstant(rule.from);
   assert(fromAt !== null, "a meter version was validated before it is compiled");
+  const isUnique = rule.aggregation === "unique_count";
   const readValue = rule.value === undefined ? null : compilePointer(rule.value);
   const conditions = rule.where.map(compileCondition);
   const dimensions = Object.values(rule.dimensions).map((path) => compilePointer(path));
@@ -111,15 +130,18 @@ export function compileMeter(version: MeterVersion): CompiledMeter {
     contributionOf(event) {
       if (!conditions.every((holds) => holds(event.data))) return NONE;
       let quantity: Quantity | null = ONE_QUANTITY;
+      let uniqueText: string | null = null;
       if (readValue !== null) {
         const value = readValue(event.data);
         // Absent is "this event says nothing about this meter"; present but unreadable is a mistake of the sender.
         if (value === undefined || value === null) return NONE;
-        quantity = quantityOfJson(value);
+        if (isUnique) uniqueText = textOfJson(value);
+        quantity = isUnique ? ZERO_QUANTITY : quantityOfJson(value);
+        if (isUnique && uniqueText === null) return INVALID;
       }
       if (quantity === null) return INVALID;
       const dims = dimensions.length === 0 ? NO_DIMS : dimensions.map((read) => dimensionText(read(event.data)));
-      return { kind: "quantity", quantity, dims };
+      return { kind: "quantity", quantity, dims, uniqueText };
     },
   };
 }

@@ -13,6 +13,7 @@ export function joinParts(aggregation: Aggregation, a: Part, b: Part): Part {
   switch (aggregation) {
     case "sum":
     case "count":
+    case "unique_count":
       return { quantity: quantityFromScaled(a.quantity + b.quantity), newest: a.newest };
     case "min":
       return a.quantity <= b.quantity ? a : b;

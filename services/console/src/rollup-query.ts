@@ -38,6 +38,7 @@ export const QUANTITY_SQL: Readonly<Record<Aggregation, string>> = {
   min: "toString(minIf(r.minQty, r.counted > 0))",
   max: "toString(maxIf(r.maxQty, r.counted > 0))",
   latest: "toString(argMaxIf(r.lastQty, (r.lastAt, r.stream, r.logPartition, r.lastOffset), r.counted > 0))",
+  unique_count: "toString(0)",
 };
 const NEWEST_SQL =
   "maxIf((toUnixTimestamp64Milli(r.lastAt), toInt64(r.stream), toInt64(r.logPartition), toInt64(r.lastOffset)), r.counted > 0)";
