@@ -11,7 +11,15 @@ export interface Workspace {
 }
 
 /** Folders of test/ with commands of their own: they need servers (run-suite.ts), or are a part of `npm run check` (tidy). */
-const OTHER_COMMANDS: ReadonlySet<string> = new Set(["integration", "kill", "load", "producers", "tidy", "traces"]);
+const OTHER_COMMANDS: ReadonlySet<string> = new Set([
+  "integration",
+  "kill",
+  "load",
+  "openapi",
+  "producers",
+  "tidy",
+  "traces",
+]);
 
 /** Every workspace of a tree, sorted by folder. Throws when a package.json cannot be read. */
 export function readWorkspaces(root: string): Workspace[] {

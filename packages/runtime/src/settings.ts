@@ -63,6 +63,8 @@ export const SharedSettingsSchema = z.object({
   POSTGRES_URL: z.url({ protocol: /^postgres(?:ql)?$/ }),
   /** Port of a gateway. */
   GATEWAY_PORT: port.default(8080),
+  /** Port where a gateway also answers `/livez`, `/readyz` and `/metrics`, for the inside of a deployment. Absent: none. */
+  GATEWAY_HEALTH_PORT: port.optional(),
   /** Port of a console: for gateways, not for callers. */
   CONSOLE_PORT: port.default(8090),
   /** Port where an aggregator answers `/livez`, `/readyz` and `/metrics`. */

@@ -63,6 +63,7 @@ const GatewayProcessSchema = SharedSettingsSchema.pick({
   LOG_LEVEL: true,
   HTTP_HOST: true,
   GATEWAY_PORT: true,
+  GATEWAY_HEALTH_PORT: true,
   KAFKA_BROKERS: true,
   KAFKA_TOPIC: true,
   LOG_PARTITIONS: true,

@@ -1,6 +1,14 @@
 /** Whether the process lives, whether it can work, and what it has done. */
 import type { EventLog } from "@tallyhouse/domain";
-import { type Readiness, readinessOf, type Registry } from "@tallyhouse/runtime";
+import {
+  type Component,
+  type HealthSources,
+  listening,
+  type Readiness,
+  readinessOf,
+  type Registry,
+  startHealthListener,
+} from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { refuseOutsiders } from "./loopback.ts";
 import { sendProblem } from "./problem.ts";
@@ -23,6 +31,16 @@ export function addHealthRoutes(
     if (problem !== null) return sendProblem(reply, problem);
     return reply.type(input.metrics.contentType).send(await input.metrics.metrics());
   });
+}
+
+/** What a gateway's own port tells outsiders nothing of, at a port of its own; null without one. */
+export async function startInsideHealth(
+  place: { readonly host: string; readonly port: number | undefined },
+  sources: HealthSources,
+): Promise<Component | null> {
+  const { host, port } = place;
+  if (port === undefined) return null;
+  return listening({ host, port, variable: "GATEWAY_HEALTH_PORT" }, (free) => startHealthListener(free, sources));
 }
 
 /** Ready when the log tells its bounds, the console answers at all, and every further part answers, each within the time. */
