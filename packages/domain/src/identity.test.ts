@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { createDigester, partitionOfEvent, recordKeyOf } from "./identity.ts";
 import { parseJson } from "./json.ts";
 import { partitionOfKey } from "./murmur2.ts";
+import { createSipHash128 } from "./siphash.ts";
 import type { UsageEvent } from "./usage-event.ts";
 
 const event: UsageEvent = {
@@ -64,6 +65,19 @@ describe("digests", () => {
     expect(payloadOf({ occurredAt: 1, isStamped: true })).toBe(payloadOf({ occurredAt: 2, isStamped: true }));
     expect(payloadOf({ occurredAt: 1, isStamped: true })).toBe(payloadOf({ occurredAt: null }));
     expect(payloadOf({ occurredAt: 1, isStamped: false })).not.toBe(payloadOf({ occurredAt: 1, isStamped: true }));
+  });
+
+  test("long and non-ASCII parts hash as their bytes do, whatever was hashed before", () => {
+    const hash = createSipHash128(Buffer.from("0123456789abcdef"));
+    const out = new Uint32Array(4);
+    fc.assert(
+      fc.property(fc.array(fc.string({ unit: "binary", maxLength: 700 }), { minLength: 3, maxLength: 3 }), (parts) => {
+        const [customer = "", source = "", id = ""] = parts.map((text) => text.toWellFormed());
+        const all = ["live", customer, source, id].map((text) => `${Buffer.byteLength(text)}:${text}`).join("");
+        hash(Buffer.from(all), out);
+        expect(digest({ ...event, customer, source, id }).fpLow).toBe(out[2]);
+      }),
+    );
   });
 
   test("the seed keys everything, and one digester can be used again", () => {

@@ -33,17 +33,55 @@ export function createDigester(seed: Uint8Array): (event: UsageEvent) => EventDi
   const hash = createSipHash128(seed);
   const out = new Uint32Array(4);
   const wide = new BigUint64Array(out.buffer);
+  const scratch = new Scratch();
   return (event) => {
-    hash(bytesOf([event.mode, event.customer, event.source, event.id]), out);
+    scratch.length = 0;
+    scratch.addPart(event.mode);
+    scratch.addPart(event.customer);
+    scratch.addPart(event.source);
+    scratch.addPart(event.id);
+    hash(scratch.bytes, out, scratch.length);
     const fpHigh = wide[0] as bigint;
     const fpLow = out[2] as number;
-    const suppliedTime = event.occurredAt === null || event.isStamped ? "" : formatInstant(event.occurredAt);
-    hash(bytesOf([event.type, suppliedTime, canonicalJson(event.data)]), out);
+    scratch.length = 0;
+    scratch.addPart(event.type);
+    scratch.addPart(event.occurredAt === null || event.isStamped ? "" : formatInstant(event.occurredAt));
+    scratch.addPart(canonicalJson(event.data));
+    hash(scratch.bytes, out, scratch.length);
     return { fpHigh, fpLow, payloadHash: wide[0] as bigint, payloadCheck: out[0] as number };
   };
 }
 
-/** Each part after its own UTF-8 length: no choice of parts can imitate another. */
-function bytesOf(parts: readonly string[]): Buffer {
-  return Buffer.from(parts.map((part) => `${Buffer.byteLength(part, "utf8")}:${part}`).join(""), "utf8");
+/** Digits of a part's length and the colon behind them. */
+const PREFIX_BYTES_MAX = 17;
+
+/** Bytes to hash, one record after the other in one buffer: a fresh one for each costs more than the hash. */
+class Scratch {
+  bytes = Buffer.alloc(1_024);
+  length = 0;
+
+  /** Adds a part after its own UTF-8 length: no choice of parts can imitate another. */
+  addPart(part: string): void {
+    // 3: the most that UTF-8 needs for one UTF-16 unit.
+    const needed = this.length + PREFIX_BYTES_MAX + 3 * part.length;
+    if (needed > this.bytes.length) this.bytes = Buffer.concat([this.bytes], 2 * needed);
+    const { length } = this;
+    this.#addAscii(`${part.length}:`);
+    if (this.#addAscii(part)) return;
+    this.length = length;
+    this.#addAscii(`${Buffer.byteLength(part, "utf8")}:`);
+    this.length += this.bytes.write(part, this.length, "utf8");
+  }
+
+  /** Stops at the first character beyond ASCII: then it says false, and what it wrote is not to be used. */
+  #addAscii(text: string): boolean {
+    const { bytes, length } = this;
+    for (let i = 0; i < text.length; i += 1) {
+      const code = text.charCodeAt(i);
+      if (code > 127) return false;
+      bytes[length + i] = code;
+    }
+    this.length = length + text.length;
+    return true;
+  }
 }

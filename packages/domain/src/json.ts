@@ -118,15 +118,38 @@ function decimalTextOf(text: string): string {
  * key order. Properties that JSON.stringify leaves out are left out. Recurses: the caller bounds the depth.
  */
 export function canonicalJson(value: unknown): string {
+  if (typeof value === "string") return quoted(value);
+  if (typeof value === "number" && Number.isFinite(value)) return String(value);
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   if (isRawNumber(value)) return normalNumber(value.rawJSON);
-  if (isJsonObject(value)) {
-    const names = Object.keys(value)
-      .filter((name) => value[name] !== undefined)
-      .sort();
-    return `{${names.map((name) => `${JSON.stringify(name)}:${canonicalJson(value[name])}`).join(",")}}`;
+  if (!isJsonObject(value)) return JSON.stringify(value) ?? "null";
+  const names = Object.keys(value);
+  if (!isSorted(names)) names.sort();
+  let text = "";
+  for (const name of names) {
+    const member = value[name];
+    if (member !== undefined) text += `${text === "" ? "{" : ","}${quoted(name)}:${canonicalJson(member)}`;
   }
-  return JSON.stringify(value) ?? "null";
+  return text === "" ? "{}" : `${text}}`;
+}
+
+function isSorted(names: readonly string[]): boolean {
+  for (let i = 1; i < names.length; i += 1) if ((names[i - 1] as string) > (names[i] as string)) return false;
+  return true;
+}
+
+/** JSON.stringify of a text; beyond this length its native loop is faster than ours. */
+const PLAIN_CHARACTERS_MAX = 64;
+
+function quoted(text: string): string {
+  if (text.length > PLAIN_CHARACTERS_MAX) return JSON.stringify(text);
+  for (let i = 0; i < text.length; i += 1) {
+    const code = text.charCodeAt(i);
+    // Controls, the quote, the backslash and surrogates (a lone one is escaped) are JSON.stringify's.
+    if (code < 0x20 || code === 0x22 || code === 0x5c || (code >= 0xd800 && code <= 0xdfff))
+      return JSON.stringify(text);
+  }
+  return `"${text}"`;
 }
 
 /**

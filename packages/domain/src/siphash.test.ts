@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createSipHash128 } from "./siphash.ts";
 
@@ -17,4 +18,57 @@ test.each(vectors)("input of %i bytes hashes as the reference does", (length, ex
     out,
   );
   expect(Buffer.from(out.buffer).toString("hex")).toBe(expected);
+});
+
+/** The definition in 64-bit integers, as the paper has it. */
+function definition(bytes: Uint8Array): string {
+  const mask = 2n ** 64n - 1n;
+  const word = (at: number, from: Uint8Array): bigint => Buffer.from(from).readBigUInt64LE(at);
+  const rotated = (value: bigint, by: bigint): bigint => ((value << by) | (value >> (64n - by))) & mask;
+  const [k0, k1] = [word(0, key), word(8, key)];
+  let v0 = k0 ^ 0x736f6d6570736575n;
+  let v1 = k1 ^ 0x646f72616e646f6dn ^ 0xeen;
+  let v2 = k0 ^ 0x6c7967656e657261n;
+  let v3 = k1 ^ 0x7465646279746573n;
+  const rounds = (count: number): void => {
+    for (let i = 0; i < count; i += 1) {
+      v0 = (v0 + v1) & mask;
+      v1 = rotated(v1, 13n) ^ v0;
+      v0 = rotated(v0, 32n);
+      v2 = (v2 + v3) & mask;
+      v3 = rotated(v3, 16n) ^ v2;
+      v0 = (v0 + v3) & mask;
+      v3 = rotated(v3, 21n) ^ v0;
+      v2 = (v2 + v1) & mask;
+      v1 = rotated(v1, 17n) ^ v2;
+      v2 = rotated(v2, 32n);
+    }
+  };
+  const padded = Buffer.alloc((bytes.length & ~7) + 8);
+  padded.set(bytes);
+  padded[padded.length - 1] = bytes.length & 255;
+  for (let at = 0; at < padded.length; at += 8) {
+    v3 ^= word(at, padded);
+    rounds(2);
+    v0 ^= word(at, padded);
+  }
+  const hash = Buffer.alloc(16);
+  v2 ^= 0xeen;
+  rounds(4);
+  hash.writeBigUInt64LE(v0 ^ v1 ^ v2 ^ v3, 0);
+  v1 ^= 0xddn;
+  rounds(4);
+  hash.writeBigUInt64LE(v0 ^ v1 ^ v2 ^ v3, 8);
+  return hash.toString("hex");
+}
+
+test("any bytes hash as the definition says, in a longer buffer too", () => {
+  const hash = createSipHash128(key);
+  const out = new Uint32Array(4);
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), fc.uint8Array({ maxLength: 9 }), (bytes, behind) => {
+      hash(Buffer.concat([bytes, behind]), out, bytes.length);
+      expect(Buffer.from(out.buffer).toString("hex")).toBe(definition(bytes));
+    }),
+  );
 });

@@ -16,6 +16,33 @@ describe("parseInstant", () => {
     );
   });
 
+  test("reads the plain form as it reads the same instant written with an offset, and refuses the same", () => {
+    const digits = (length: number): fc.Arbitrary<string> =>
+      fc.string({ unit: fc.constantFrom(..."0 1 2 3 4 5 6 7 8 9".split(" ")), minLength: length, maxLength: length });
+    const near = fc
+      .tuple(
+        fc.constantFrom("19", "20", "21", "22"),
+        digits(2),
+        digits(2),
+        digits(2),
+        digits(2),
+        digits(2),
+        digits(2),
+        digits(3),
+      )
+      .map(([c, y, mo, d, h, mi, s, ms]) => ({ whole: `${c}${y}-${mo}-${d}T${h}:${mi}:${s}`, ms }));
+    fc.assert(
+      fc.property(near, fc.nat(23), fc.constantFrom("x", "-", "2", " "), ({ whole, ms }, at, character) => {
+        for (const text of [whole, `${whole}.${ms}`, whole.slice(0, at) + character + whole.slice(at + 1)]) {
+          expect(parseInstant(`${text}Z`)).toBe(parseInstant(`${text}+00:00`));
+        }
+      }),
+      { numRuns: 3_000 },
+    );
+    expect(parseInstant("2024-02-29T00:00:00Z")).toBe(Date.UTC(2024, 1, 29));
+    expect(parseInstant("2023-02-29T00:00:00Z")).toBeNull();
+  });
+
   test("whatever it accepts, formatInstant writes so that it reads the same", () => {
     const text = fc
       .tuple(

@@ -23,6 +23,46 @@ const RFC3339 = /^(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?
  * @see https://www.rfc-editor.org/rfc/rfc3339 (read 2026-11)
  */
 export function parseInstant(text: string): number | null {
+  return parsePlainInstant(text) ?? parseAnyInstant(text);
+}
+
+const MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+
+/**
+ * `2026-11-20T10:00:00Z` and `2026-11-20T10:00:00.123Z` of the years 1970 to 2199, as all but a few senders write it, at a fifth of the
+ * general reader's cost. Null for everything else, valid or not.
+ */
+function parsePlainInstant(text: string): number | null {
+  const hasMillis = text.length === 24;
+  if ((!hasMillis && text.length !== 20) || text.charCodeAt(text.length - 1) !== 90) return null;
+  if (text.charCodeAt(4) !== 45 || text.charCodeAt(7) !== 45 || text.charCodeAt(10) !== 84) return null;
+  if (text.charCodeAt(13) !== 58 || text.charCodeAt(16) !== 58 || (hasMillis && text.charCodeAt(19) !== 46))
+    return null;
+  const year = 100 * digitsAt(text, 0, 2) + digitsAt(text, 2, 2);
+  const month = digitsAt(text, 5, 2);
+  const day = digitsAt(text, 8, 2);
+  const hour = digitsAt(text, 11, 2);
+  const minute = digitsAt(text, 14, 2);
+  const second = digitsAt(text, 17, 2);
+  const millis = hasMillis ? digitsAt(text, 20, 3) : 0;
+  // NaN, for what is no digit, fails every one of these.
+  if (!(year >= 1970 && year < 2200 && hour < 24 && minute < 60 && second < 60 && millis >= 0)) return null;
+  // The 29th of February is left to the general reader.
+  if (!(day >= 1 && day <= (MONTH_DAYS[month - 1] ?? 0))) return null;
+  return Date.UTC(year, month - 1, day, hour, minute, second, millis);
+}
+
+/** NaN unless all of them are decimal digits. */
+function digitsAt(text: string, at: number, count: number): number {
+  let value = 0;
+  for (let i = at; i < at + count; i += 1) {
+    const digit = text.charCodeAt(i) - 48;
+    value = digit >= 0 && digit <= 9 ? value * 10 + digit : Number.NaN;
+  }
+  return value;
+}
+
+function parseAnyInstant(text: string): number | null {
   const match = RFC3339.exec(text);
   if (match === null) return null;
   const [, year, month, day, hour, minute, second, fraction = "", zone = "Z"] = match;
@@ -52,8 +92,19 @@ function parseOffsetMinutes(zone: string): number | null {
 
 /** `2026-11-20T10:00:00Z`, with milliseconds only when there are any. Four-digit years only: what {@link parseInstant} returns. */
 export function formatInstant(at: number): string {
-  return new Date(at).toISOString().replace(".000Z", "Z");
+  const day = Math.floor(at / DAY_MS);
+  if (day !== lastDay.day) lastDay = { day, text: new Date(day * DAY_MS).toISOString().slice(0, -13) };
+  const millis = at - day * DAY_MS;
+  const seconds = Math.floor(millis / 1_000);
+  const minutes = Math.floor(seconds / 60);
+  const rest = millis - seconds * 1_000;
+  const fraction = rest === 0 ? "" : `.${String(rest).padStart(3, "0")}`;
+  return `${lastDay.text}${TWO_DIGITS[Math.floor(minutes / 60)]}:${TWO_DIGITS[minutes % 60]}:${TWO_DIGITS[seconds % 60]}${fraction}Z`;
 }
+
+const TWO_DIGITS = Array.from({ length: 60 }, (_, value) => String(value).padStart(2, "0"));
+/** The day that was written last, with its `T`: most instants that are written one after the other are of one day. */
+let lastDay = { day: Number.NaN, text: "" };
 
 /** Start of the usage window holding the instant; negative instants included. */
 export function windowStartOf(at: number): number {

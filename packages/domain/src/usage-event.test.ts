@@ -20,6 +20,58 @@ function nested(levels: number): unknown {
 }
 const properties = (count: number): object => Object.fromEntries(Array.from({ length: count }, (_, i) => [`p${i}`, i]));
 
+const oddTexts = [
+  "",
+  "a",
+  "ü",
+  "a/b",
+  "x".repeat(128),
+  "x".repeat(129),
+  "x".repeat(256),
+  "x".repeat(257),
+  "😀",
+  "\ud800",
+  "a\u0000",
+];
+const oddText = fc.constantFrom<unknown>("evt-1", "evt-2", ...oddTexts, "a\u0085", " ", 1, null, undefined);
+const oddTime = fc.constantFrom<unknown>(
+  "2026-11-20T10:00:00Z",
+  "2026-11-20T10:00:00.5+01:00",
+  "soon",
+  "",
+  null,
+  5,
+  undefined,
+);
+
+test("a plain CloudEvent is read as the schema reads it", () => {
+  const cloudEvent = fc.record({
+    specversion: fc.constantFrom<unknown>("1.0", "1.0", "1.0", "0.3"),
+    id: oddText,
+    source: fc.constantFrom<unknown>("/api", "a\u007f"),
+    type: fc.constantFrom<unknown>("t", "x".repeat(128), "x".repeat(129), ""),
+    subject: fc.constantFrom<unknown>("cus_1", ["cus_1"]),
+    time: oddTime,
+    datacontenttype: fc.constantFrom<unknown>("application/json", undefined, null, "text/plain", "application/x+json"),
+    mode: fc.constantFrom<unknown>(undefined, "live", "test", null, "prod"),
+    stamped: fc.constantFrom<unknown>(undefined, "true", true, "false", "yes"),
+    decidedat: oddTime,
+    data: fc.constantFrom<unknown>({}, { a: 1 }, { a: { b: [1] } }, { constructor: 1 }, [], null, undefined, "x"),
+  });
+  let accepted = 0;
+  fc.assert(
+    fc.property(cloudEvent, (event) => {
+      const plain = readUsageEvent(event, "live");
+      // An attribute of the sender's own keeps the event from being plain.
+      const general = readUsageEvent({ ...event, own: "x" }, "live");
+      accepted += plain.kind === "event" ? 1 : 0;
+      expect(plain).toEqual(general.kind === "event" ? { ...general, extensions: {} } : general);
+    }),
+    { numRuns: 5_000 },
+  );
+  expect(accepted).toBeGreaterThan(10);
+});
+
 describe("the native shape", () => {
   test("reads every field; source is api, time and data may be absent", () => {
     expect(readUsageEvent({ id: "a", customer: "b", type: "c" }, "test")).toEqual({
