@@ -1,5 +1,6 @@
 import { type EventLog, type LogEntry, type LogSubscriber, unreachable } from "@tallyhouse/domain";
 import type { Clock } from "@tallyhouse/runtime";
+import type { DedupeMemory } from "./dedupe-memory.ts";
 import { halt } from "./halt.ts";
 import { checkBounds, type OpenedTask } from "./open.ts";
 import { type FoldContext, step } from "./step.ts";
@@ -35,6 +36,8 @@ export interface PartitionsPorts {
   readonly clock: Clock;
   readonly context: FoldContext;
   readonly forwardClockMaxMs: number;
+  /** Where an index that is dropped is released. */
+  readonly memory: DedupeMemory;
   /** Opens one partition, retries included. */
   open(partition: number): Promise<OpenedTask>;
   /** The log's bounds, retries included. */
@@ -63,7 +66,11 @@ export class Partitions implements LogSubscriber {
   onAssigned(partitions: readonly number[]): void {
     const owned = new Set(partitions);
     // Rows of a dropped task that a flush already holds may still be stored: they are rows of the same log.
-    for (const partition of this.#slots.keys()) if (!owned.has(partition)) this.#slots.delete(partition);
+    for (const [partition, slot] of this.#slots) {
+      if (owned.has(partition)) continue;
+      if (slot.state === "open") this.#ports.memory.release(slot.task.index);
+      this.#slots.delete(partition);
+    }
     for (const partition of owned) {
       const slot = this.#slots.get(partition);
       if (slot?.state === "open") this.#ports.log.seek(partition, wantedOffset(slot));
@@ -164,7 +171,7 @@ export class Partitions implements LogSubscriber {
         const { nextOffset: storedOffset, clockAt: activeAt } = task;
         this.#slots.set(partition, { state: "open", partition, task, isVerified, resyncs: 0, activeAt, storedOffset });
         this.#ports.log.seek(partition, readFromOffset);
-      }
+      } else this.#ports.memory.release(task.index);
     } catch (error) {
       this.#ports.onFailure(error);
     }
