@@ -60,7 +60,7 @@ export async function readIdentities(
   for (let page = 0n; page < pages; page += 1n) {
     const first = (FINGERPRINTS * page) / pages;
     const last = (FINGERPRINTS * (page + 1n)) / pages - 1n;
-    const rows = new RowCutter();
+    const rows = new RowCutter(ROW_WORDS);
     await analytics.scan(ROWS_SQL, { ...bound, first: first.toString(), last: last.toString() }, (bytes) =>
       visit(rows.cut(bytes)),
     );
@@ -70,11 +70,16 @@ export async function readIdentities(
 
 /** Pieces of bytes in, whole rows out; what a piece has of the row at its end is kept for the next. */
 export class RowCutter {
+  readonly #rowBytes: number;
   #rest = Buffer.alloc(0);
+
+  constructor(rowWords: number) {
+    this.#rowBytes = rowWords * WORD_BYTES;
+  }
 
   cut(bytes: Uint8Array): Uint32Array {
     const all = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes]);
-    const wholeBytes = all.length - (all.length % (ROW_WORDS * WORD_BYTES));
+    const wholeBytes = all.length - (all.length % this.#rowBytes);
     this.#rest = Buffer.from(all.subarray(wholeBytes));
     if (all.byteOffset % WORD_BYTES === 0) return new Uint32Array(all.buffer, all.byteOffset, wholeBytes / WORD_BYTES);
     // A typed array cannot begin between two words of its buffer.
@@ -89,7 +94,7 @@ export class RowCutter {
     throw new TallyhouseError({
       code: "STORE_UNAVAILABLE",
       action: "retry",
-      message: `the analytics store's answer ended ${this.#rest.length} bytes into a row of identities`,
+      message: `the analytics store's answer ended ${this.#rest.length} bytes into a row`,
     });
   }
 }
