@@ -46,6 +46,8 @@ export interface AggregatorStatus {
   readonly stuckPartitions: readonly number[];
   /** Folded and not acknowledged. */
   readonly bufferedBytes: number;
+  /** Memory of the dedupe indexes. */
+  readonly dedupeBytes: number;
   /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
   readonly unstoredMs: number;
   /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
@@ -104,7 +106,8 @@ export class Aggregator implements Component {
         maxAgeSeconds: config.MAX_AGE_HOURS * 3_600,
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
-      open: (partition) => this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds, memory })),
+      open: (partition, signal) =>
+        this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds, memory, signal })),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
       whenEnded: () => this.#whenEnded(),
@@ -158,6 +161,7 @@ export class Aggregator implements Component {
       partitions,
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
+      dedupeBytes: this.#memory.sizeBytes,
       unstoredMs,
       state,
       isReady: state === "ok",

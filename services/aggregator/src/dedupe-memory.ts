@@ -26,7 +26,7 @@ export class DedupeMemory {
    */
   claim(index: DedupeIndex, partition: number, hours: readonly HourOfIdentities[]): void {
     const identities = hours.reduce((sum, hour) => sum + hour.identities, 0);
-    const neededBytes = identities * BYTES_PER_IDENTITY_MAX;
+    const neededBytes = Math.max(index.sizeBytes, identities * BYTES_PER_IDENTITY_MAX);
     const heldBytes = this.sizeBytes;
     if (heldBytes + neededBytes > this.#bytesMax) {
       const totalBytes = heldBytes + neededBytes;

@@ -20,9 +20,10 @@ export type VisitIdentities = (rows: Uint32Array) => void;
 
 /**
  * Rows of one statement. A page is a range of fpHigh: contiguous in the sort key, and of even size because a keyed hash is
- * uniform. 4 M rows are 80 MB on their way and some two seconds: far below the store's limits for one statement.
+ * uniform. 1 M rows are 20 MB on their way and half a second. The store ends a statement after 60 s, our own time included, so
+ * a machine may be a hundred times as slow before an open cannot end.
  */
-const PAGE_ROWS = 4_000_000;
+const PAGE_ROWS = 1_000_000;
 const FINGERPRINTS = 2n ** 64n;
 const WORD_BYTES = Uint32Array.BYTES_PER_ELEMENT;
 

@@ -20,6 +20,8 @@ interface OpenPorts {
   readonly stream: StreamIdentity;
   readonly horizonSeconds: number;
   readonly memory: DedupeMemory;
+  /** Ends the open early: the partition was taken away. */
+  readonly signal: AbortSignal;
 }
 
 /** A task whose state is S(p, progress), and where the log must be read from. */
@@ -34,7 +36,7 @@ export interface OpenedTask {
  *
  * Progress comes first: read after the loads, it could be of a prefix whose last rows the loads did not see yet, and those
  * records would be neither in the state nor folded again.
- * The task's index counts as claimed in `memory` until it is released; a failed open has released it.
+ * The task's index counts as claimed in `memory` until it is released; an open that fails, or is ended, has released it.
  * @throws {TallyhouseError} LOG_GAP, STREAM_MISMATCH or DEDUPE_MEMORY_EXCEEDED (halt); STORE_UNAVAILABLE or LOG_UNAVAILABLE
  * (retry).
  */
@@ -66,18 +68,27 @@ export async function openTask(partition: number, ports: OpenPorts): Promise<Ope
  */
 async function loadIdentities(
   { partition, nextOffset, clockAt, index }: Task,
-  { store, memory, horizonSeconds }: OpenPorts,
+  { store, memory, horizonSeconds, signal }: OpenPorts,
 ): Promise<void> {
   const bookedFrom = Math.max(0, Math.floor(clockAt / 1_000) - horizonSeconds);
   const query = { partition, belowOffset: nextOffset, bookedFrom };
   const hours = await store.countIdentities(query);
+  signal.throwIfAborted();
   memory.claim(index, partition, hours);
+  const release = (): void => memory.release(index);
+  // At once: the partition may come back, and must not be refused for the memory of this open.
+  signal.addEventListener("abort", release, { once: true });
   try {
     const expected = hours.reduce((sum, { identities }) => sum + identities, 0);
-    await store.readIdentities({ ...query, expected }, (rows) => index.putRows(rows));
+    await store.readIdentities({ ...query, expected }, (rows) => {
+      signal.throwIfAborted();
+      index.putRows(rows);
+    });
   } catch (error) {
-    memory.release(index);
+    release();
     throw error;
+  } finally {
+    signal.removeEventListener("abort", release);
   }
 }
 
