@@ -7,7 +7,7 @@ import { driveToEnd, openAll } from "./testing/drive.ts";
 import { storeWith } from "./testing/faults.ts";
 import { ModelStore } from "./testing/model-store.ts";
 import { expectStoreEqualsLog } from "./testing/oracle.ts";
-import { aggregatorOn, idsOf, STREAM, turnsUntil, usageRecord } from "./testing/scenario.ts";
+import { aggregatorOn, controlRecord, idsOf, STREAM, turnsUntil, usageRecord } from "./testing/scenario.ts";
 import { clockAfterTraffic, trafficLog } from "./testing/traffic.ts";
 
 const GIB = 2 ** 30;
@@ -89,9 +89,10 @@ test("G9 an aggregator refuses to open partitions whose identities do not fit, a
 
 test("G1 G2 an index that grows beyond the limit halts the process; a restart with more memory counts what is left", async () => {
   const clock = clockAfterTraffic();
-  const log = new MemoryLog({ partitionCount: STREAM.partitionCount, clock });
-  // 600 identities in 256 sub-tables of 12: the first batches fit, not all.
+  const log = new MemoryLog({ partitionCount: STREAM.partitionCount, clock, isManual: true });
+  // 256 sub-tables hold 12 each before one grows: the first batches fit, 3,000 identities do not.
   for (const id of idsOf(0, 3_000)) log.appendAt(clock.now(), usageRecord({ id }));
+  log.appendAt(clock.now(), controlRecord({ kind: "tick" }, 1));
   const store = new ModelStore();
   // Two empty indexes fit, the first sub-table that grows does not.
   const bytesMax = 2 * newIndex().sizeBytes;
