@@ -1,4 +1,4 @@
-import { TallyhouseError } from "@tallyhouse/domain";
+import type { TallyhouseError } from "@tallyhouse/domain";
 import { MemoryLog } from "@tallyhouse/testkit";
 import { describe, expect, test } from "vitest";
 import { DedupeIndex } from "./dedupe-index.ts";
@@ -21,14 +21,15 @@ function refusalOf(limit: { bytesMax: number; partitionCount: number; partitions
   for (let partition = 1; partition < limit.partitions; partition += 1)
     memory.claim(newIndex(), partition, hoursOf(limit.hours));
   const before = memory.sizeBytes;
+  let refused: unknown = null;
   try {
     memory.claim(newIndex(), limit.partitions, hoursOf(limit.hours));
   } catch (error) {
-    expect(memory.sizeBytes).toBe(before);
-    expect(error).toMatchObject({ code: "DEDUPE_MEMORY_EXCEEDED", action: "halt" });
-    return (error as TallyhouseError).message;
+    refused = error;
   }
-  throw new Error("nothing was refused");
+  expect(refused).toMatchObject({ code: "DEDUPE_MEMORY_EXCEEDED", action: "halt" });
+  expect(memory.sizeBytes).toBe(before);
+  return (refused as TallyhouseError).message;
 }
 
 describe("a claim", () => {

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { systemClock } from "@tallyhouse/runtime";
 import { expect, test } from "vitest";
 import { rebuildAndCheck, writeAndKill } from "./testing/identity-check.ts";
 import { planOf } from "./testing/identity-shapes.ts";
@@ -9,7 +10,7 @@ import { planOf } from "./testing/identity-shapes.ts";
 test("G2 300,000 identities that resemble each other: none forgotten, none mistaken, after a kill, a rebuild, growth and expiry", async () => {
   const folder = await mkdtemp(join(tmpdir(), "tallyhouse-rebuild-"));
   // The store keeps identities for 45 days of a real clock.
-  const plan = planOf({ identities: 300_000, seed: 1, clockAt: Math.floor(Date.now() / 1_000) });
+  const plan = planOf({ identities: 300_000, seed: 1, clockAt: Math.floor(systemClock.now() / 1_000) });
   await writeAndKill(folder, plan);
   const figures = await rebuildAndCheck(folder, plan, 16);
   expect(figures).toMatchObject({ identities: 300_000, checkedByEngine: plan.written + plan.later });

@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { systemClock } from "@tallyhouse/runtime";
 import { rebuildAndCheck, writeAndKill } from "./identity-check.ts";
 import { planOf } from "./identity-shapes.ts";
 
@@ -23,7 +24,7 @@ const whole = (name: keyof typeof values): number => {
   return Number(values[name]);
 };
 const seed = whole("seed");
-const plan = planOf({ identities: whole("identities"), seed, clockAt: Math.floor(Date.now() / 1_000) });
+const plan = planOf({ identities: whole("identities"), seed, clockAt: Math.floor(systemClock.now() / 1_000) });
 const folder = mkdtempSync(join(tmpdir(), "tallyhouse-bench-dedupe-"));
 try {
   const writeSeconds = await writeAndKill(folder, plan);

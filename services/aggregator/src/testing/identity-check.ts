@@ -89,12 +89,12 @@ export async function rebuildAndCheck(
   digestEvery: number,
 ): Promise<Omit<DedupeFigures, "writeSeconds">> {
   const startedAt = performance.now();
-  const { store: analytics, close } = await openClickHouse({ path: folder });
+  const opened = await openClickHouse({ path: folder });
   // Not before: loading the engine's library holds the thread, and no partition is folded yet.
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
   try {
-    const run = new Run(plan, analytics);
+    const run = new Run(plan, opened.store);
     await run.rebuild();
     const rebuildSeconds = (performance.now() - startedAt) / 1_000;
     delay.disable();
@@ -117,7 +117,7 @@ export async function rebuildAndCheck(
       falseNegatives,
     };
   } finally {
-    await close();
+    await opened.close();
   }
 }
 
