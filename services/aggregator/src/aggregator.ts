@@ -11,6 +11,7 @@ import {
 } from "@tallyhouse/runtime";
 import { AggregatorMetrics } from "./aggregator-metrics.ts";
 import type { AggregatorConfig } from "./config.ts";
+import { DedupeMemory } from "./dedupe-memory.ts";
 import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
@@ -45,6 +46,8 @@ export interface AggregatorStatus {
   readonly stuckPartitions: readonly number[];
   /** Folded and not acknowledged. */
   readonly bufferedBytes: number;
+  /** Memory of the dedupe indexes. */
+  readonly dedupeBytes: number;
   /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
   readonly unstoredMs: number;
   /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
@@ -59,6 +62,8 @@ export class Aggregator implements Component {
   readonly #config: AggregatorConfig;
   readonly #ports: AggregatorPorts;
   readonly #metrics: AggregatorMetrics;
+  readonly #memory: DedupeMemory;
+  #hasWarnedOfMemory = false;
   readonly #failed = Promise.withResolvers<never>();
   /** Rejects with the first failure of a part that nobody awaits. */
   readonly failed: Promise<never> = this.#failed.promise;
@@ -81,12 +86,18 @@ export class Aggregator implements Component {
     const { stream } = config;
     this.#config = config;
     this.#ports = ports;
-    this.#metrics = new AggregatorMetrics(ports.metrics);
+    const memory = new DedupeMemory({
+      bytesMax: config.DEDUPE_MEMORY_BYTES_MAX,
+      partitionCount: stream.partitionCount,
+    });
+    this.#memory = memory;
+    this.#metrics = new AggregatorMetrics(ports.metrics, memory);
     this.failed.catch(() => {}); // Whoever runs the aggregator sees it; without a run nobody needs to.
     const horizonSeconds = config.DEDUPE_HORIZON_HOURS * 3_600;
     this.partitions = new Partitions({
       log,
       clock,
+      memory,
       forwardClockMaxMs: config.FORWARD_CLOCK_MAX_SECONDS * 1_000,
       context: {
         stream,
@@ -95,7 +106,8 @@ export class Aggregator implements Component {
         maxAgeSeconds: config.MAX_AGE_HOURS * 3_600,
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
-      open: (partition) => this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds })),
+      open: (partition, signal) =>
+        this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds, memory, signal })),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
       whenEnded: () => this.#whenEnded(),
@@ -149,6 +161,7 @@ export class Aggregator implements Component {
       partitions,
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
+      dedupeBytes: this.#memory.sizeBytes,
       unstoredMs,
       state,
       isReady: state === "ok",
@@ -246,6 +259,7 @@ export class Aggregator implements Component {
 
   /** Called once per batch, whatever it held. Waits while too much is folded and not acknowledged. */
   async #onFolded(): Promise<void> {
+    this.#checkMemory();
     if (this.partitions.isDirty()) {
       this.#dirtySinceAt ??= this.#ports.clock.now();
       this.#dirty.notify();
@@ -254,6 +268,14 @@ export class Aggregator implements Component {
     while (this.#bufferedBytes() > this.#config.BUFFER_BYTES_MAX && !this.#isEnding()) {
       await this.#drained.wait();
     }
+  }
+
+  /** Halts above the limit of the dedupe index; warns once before. */
+  #checkMemory(): void {
+    const warning = this.#memory.check();
+    if (warning === null || this.#hasWarnedOfMemory) return;
+    this.#hasWarnedOfMemory = true;
+    this.#ports.logger.warn({ code: "DEDUPE_MEMORY_EXCEEDED" }, warning);
   }
 
   /** Ends with the run. Until then a batch that is not folded waits: the log would otherwise deliver the next one at once. */

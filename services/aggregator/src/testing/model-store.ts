@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { MeterVersion } from "@tallyhouse/domain";
-import { type RawTail, type ResultStore, scaledOf, type StoredIdentity, type StoredRollup } from "../result-store.ts";
+import type { HourOfIdentities, IdentityQuery, VisitIdentities } from "../identity-rows.ts";
+import { type RawTail, type ResultStore, scaledOf, type StoredRollup } from "../result-store.ts";
 import { type ProgressRow, RESULT_COLUMNS, type ResultTable, type Row } from "../tables.ts";
 
 interface LogPlace {
@@ -118,17 +119,19 @@ export class ModelStore implements ResultStore {
     );
   }
 
-  async readIdentities(
-    query: { partition: number; belowOffset: number; bookedFrom: number },
-    visit: (identity: StoredIdentity) => void,
-  ): Promise<void> {
-    for (const row of this.rows("identities")) {
-      if (row.logPartition !== query.partition || row.logOffset >= query.belowOffset) continue;
-      if (row.bookedAt < query.bookedFrom) continue;
-      const { fpHigh, fpLow } = row;
-      const fingerprint = { word0: Number(fpHigh & 0xffffffffn), word1: Number(fpHigh >> 32n), word2: fpLow };
-      visit({ fingerprint, bookedAt: row.bookedAt, payloadCheck: row.payloadCheck });
-    }
+  async countIdentities(query: IdentityQuery): Promise<readonly HourOfIdentities[]> {
+    return this.#identitiesOf(query).map(({ bookedAt }) => ({ hour: Math.floor(bookedAt / 3_600), identities: 1 }));
+  }
+
+  async readIdentities(query: IdentityQuery, visit: VisitIdentities): Promise<void> {
+    for (const { fpHigh, fpLow, bookedAt, payloadCheck } of this.#identitiesOf(query))
+      visit(Uint32Array.of(Number(fpHigh & 0xffffffffn), Number(fpHigh >> 32n), fpLow, bookedAt, payloadCheck));
+  }
+
+  #identitiesOf({ partition, belowOffset, bookedFrom }: IdentityQuery): NamedRow<"identities">[] {
+    return this.rows("identities").filter(
+      (row) => row.logPartition === partition && row.logOffset < belowOffset && row.bookedAt >= bookedFrom,
+    );
   }
 
   async readActivations(query: { partition: number; belowOffset: number }): Promise<readonly MeterVersion[]> {
