@@ -69,7 +69,7 @@ test.each<FaultMode>(["before", "half", "after"])(
       "insertRows identities",
       "insertRows raw_events",
       "insertRows rollup",
-      "readActivations",
+      "readControls",
       "readIdentities",
       "readProgress",
       "readRollups",

@@ -9,6 +9,7 @@ import { STREAM } from "./scenario.ts";
  * ever written states its prefix, and the newest rows are the fold of the whole log.
  */
 export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
+  const uniques = new Set<string>();
   for (let partition = 0; partition < STREAM.partitionCount; partition += 1) {
     const entries = log.entries(partition);
     const whole = referenceFold(partition, entries);
@@ -34,7 +35,14 @@ export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
     const stored = Object.fromEntries(newest.map((row) => [keyOf(row), valuesOf(row)]));
     const wanted = Object.fromEntries([...whole.rollups].map(([key, rollup]) => [key, spelled(rollup)]));
     expect(stored, `rollups of partition ${partition}`).toEqual(wanted);
+
+    const controls = store.rows("control_records").filter((row) => row.logPartition === partition);
+    const kinds = Object.fromEntries(controls.map((row) => [row.logOffset, `${row.kind} ${row.target}`.trim()]));
+    expect(kinds, `control records of partition ${partition}`).toEqual(Object.fromEntries(whole.controls));
+    for (const hash of whole.uniques) uniques.add(hash);
   }
+  const hashes = store.rows("rollup_uniq").map((row) => `${keyOf(row)}|${row.valueHash}`);
+  expect(hashes.toSorted(), "hashes of unique_count").toEqual([...uniques].toSorted());
   expectRedirectsArrived(store);
 }
 
@@ -56,7 +64,7 @@ function spelledAt(
   return rollup === undefined ? null : spelled(rollup);
 }
 
-function keyOf(row: NamedRow<"rollup">): string {
+function keyOf(row: NamedRow<"rollup" | "rollup_uniq">): string {
   const { mode, customer, meter, meterVersion, windowStart, dims, bookedStart } = row;
   return [mode, customer, meter, meterVersion, windowStart, JSON.stringify(dims), bookedStart].join("|");
 }
