@@ -69,6 +69,7 @@ test.each<FaultMode>(["before", "half", "after"])(
       "insertRows identities",
       "insertRows raw_events",
       "insertRows rollup",
+      "insertRows rollup_uniq",
       "readControls",
       "readIdentities",
       "readProgress",

@@ -1,7 +1,7 @@
 import type { MemoryLog } from "@tallyhouse/testkit";
 import { expect } from "vitest";
 import type { ModelStore, NamedRow } from "./model-store.ts";
-import { referenceFold, spelled } from "./reference.ts";
+import { referenceFold, type ReferenceRollup, spelled } from "./reference.ts";
 import { STREAM } from "./scenario.ts";
 
 /**
@@ -28,8 +28,8 @@ export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
     });
 
     for (const row of store.rows("rollup").filter(({ logPartition }) => logPartition === partition)) {
-      const prefix = referenceFold(partition, entries.slice(0, row.ver));
-      expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix.rollups, keyOf(row)));
+      const prefix = whole.rollupsAt[row.ver] ?? new Map<string, ReferenceRollup>();
+      expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix, keyOf(row)));
     }
     const newest = store.newestRollups().filter(({ logPartition }) => logPartition === partition);
     const stored = Object.fromEntries(newest.map((row) => [keyOf(row), valuesOf(row)]));

@@ -39,6 +39,8 @@ export interface ReferencePrefix {
   readonly statuses: readonly string[];
   /** By `mode|customer|meter|version|window|dims|booked`. */
   readonly rollups: ReadonlyMap<string, ReferenceRollup>;
+  /** The same after each prefix: the n-th is that of the first n records. */
+  readonly rollupsAt: readonly ReadonlyMap<string, ReferenceRollup>[];
   readonly clockAt: number;
   /** By offset: kind and target of the control records that took effect. */
   readonly controls: ReadonlyMap<number, string>;
@@ -58,11 +60,13 @@ export function referenceFold(partition: number, entries: readonly LogEntry[]): 
   const voids = new Set<number>();
   let isClosed = false;
   let clockAt = 0;
+  const rollupsAt = [new Map<string, ReferenceRollup>()];
   for (const entry of entries) {
     clockAt = Math.max(clockAt, entry.receivedAt);
     statuses.push(fate(entry));
+    rollupsAt.push(new Map(rollups));
   }
-  return { statuses, rollups, clockAt, controls, uniques };
+  return { statuses, rollups, rollupsAt, clockAt, controls, uniques };
 
   function fate(entry: LogEntry): string {
     if (entry.marker) return "control";
