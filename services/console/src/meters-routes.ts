@@ -11,7 +11,7 @@ import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { authenticate } from "./auth.ts";
 import { applyMeters, diffMeters, type MeterChange, refuseOldVersions, refuseTooEarly } from "./meter-changes.ts";
-import { readDefinitions } from "./meter-definitions.ts";
+import { readDefinitions } from "@tallyhouse/usage";
 import { type Problem, queryInvalid, sendProblem } from "./problem.ts";
 import type { UsagePorts } from "./usage.ts";
 
