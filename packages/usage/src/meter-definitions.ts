@@ -1,5 +1,12 @@
 /** Which meters exist, as the log itself says: the activations, ends and backfills that the aggregator stored. */
-import { type AnalyticsStore, type Mode, MeterRuleSchema, type MeterVersion, parseInstant } from "@tallyhouse/domain";
+import {
+  type AnalyticsStore,
+  type Mode,
+  MeterRuleSchema,
+  type MeterVersion,
+  parseInstant,
+  type StreamPredecessor,
+} from "@tallyhouse/domain";
 import { z } from "zod";
 
 const ActivationSchema = z.object({
@@ -36,6 +43,8 @@ export interface MeterDefinition {
 export interface StreamSize {
   readonly streamId: number;
   readonly partitionCount: number;
+  /** The streams whose meters it goes on with, oldest first. */
+  readonly predecessors?: readonly StreamPredecessor[];
 }
 
 /** Key of {@link MeterDefinition.places}. */
@@ -94,6 +103,8 @@ export async function readDefinitions(
     }
     found.set(label, entry);
   }
+  for (const [label, { places }] of found)
+    inheritPlaces(places, stream, (place) => ends.get(`${label}/${place}`) ?? null);
   return [...found.values()]
     .map(({ version, places }) => ({
       version,
@@ -102,6 +113,36 @@ export async function readDefinitions(
         [...places.values()].filter((place) => place.stream === stream.streamId).length >= stream.partitionCount,
     }))
     .sort((a, b) => compare(a.version.meter, b.version.meter) || a.version.version - b.version.version);
+}
+
+/**
+ * A new stream counts with its predecessors' meters from its first record on, and their ends hold there: as the aggregator loads
+ * them, partition k from partition k mod the old count. Nothing of theirs is written down again.
+ */
+function inheritPlaces(
+  places: Map<string, MeterPlace>,
+  stream: StreamSize,
+  ownEnd: (place: string) => number | null,
+): void {
+  const streams = [...(stream.predecessors ?? []), stream];
+  for (const [index, before] of streams.entries()) {
+    const next = streams[index + 1];
+    if (next === undefined) return;
+    for (let partition = 0; partition < next.partitionCount; partition += 1) {
+      const inherited = places.get(placeOf(before.streamId, partition % before.partitionCount));
+      if (inherited === undefined) continue;
+      const place = placeOf(next.streamId, partition);
+      const ends = [inherited.untilAt, ownEnd(place)].filter((at) => at !== null);
+      places.set(place, {
+        stream: next.streamId,
+        partition,
+        activatedOffset: 0n,
+        activatedAt: inherited.activatedAt,
+        untilAt: ends.length === 0 ? null : Math.min(...ends),
+        isBackfilled: true,
+      });
+    }
+  }
 }
 
 interface ActivationRow {
