@@ -1,5 +1,5 @@
-/** docs/runbooks/log-replaced.md as an operator follows it: the log is lost, a new stream goes on from the old one. */
-import { existsSync, mkdtempSync, renameSync, rmSync } from "node:fs";
+/** docs/runbooks/log-replaced.md as an operator follows it: the log is lost, a new stream goes on; then one of more partitions. */
+import { mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HOUR_MS } from "@tallyhouse/domain";
@@ -51,7 +51,7 @@ async function total(of: Standalone): Promise<unknown> {
   return ((await answer.json()) as { data?: { quantity: string }[] }).data?.[0]?.quantity;
 }
 
-test("G1 G2 a lost log: the start halts; named as a lost predecessor, nothing counts twice and usage goes on", async () => {
+test("G1 G2 a lost log: the start halts; named as a lost predecessor, nothing counts twice and usage goes on, twice as wide at last", async () => {
   const first = await start();
   await send(first, 0, 12);
   await until(async () => (await total(first)) === "12", { timeoutMs: 30_000, what: "all of it is counted" });
@@ -72,5 +72,15 @@ test("G1 G2 a lost log: the start halts; named as a lost predecessor, nothing co
   const again = await start({ STREAM_ID: "2", STREAM_PREDECESSORS: "1:4:lost" });
   await send(again, 0, 16);
   await until(async () => (await total(again)) === "16", { timeoutMs: 30_000, what: "after a restart, too" });
-  expect(existsSync(join(folder, "stream-2.json"))).toBe(true);
+
+  // And on to more partitions, without loss.
+  const close = async (): Promise<number> =>
+    (await call(again, "/admin/v1/stream/close", { method: "POST", body: JSON.stringify({ stream: 2 }) })).status;
+  await until(async () => (await close()) === 200, { timeoutMs: 30_000, what: "the stream is closed" });
+  await again.stop();
+  renameSync(join(folder, "log"), join(folder, "log.closed"));
+  const wider = { STREAM_ID: "3", STREAM_PREDECESSORS: "1:4:lost,2:4", LOG_PARTITIONS: "8" };
+  const third = await start(wider);
+  await send(third, 0, 20);
+  await until(async () => (await total(third)) === "20", { timeoutMs: 30_000, what: "three streams are one total" });
 }, 120_000);

@@ -26,6 +26,7 @@ import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
+import { addStreamRoutes } from "./stream-routes.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
@@ -72,6 +73,7 @@ export async function buildConsole(
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
   addMeterRoutes(app, { ...ports, stream });
+  addStreamRoutes(app, { ...ports, stream });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { parseMetersFile, TallyhouseError } from "@tallyhouse/domain";
+import { pause } from "@tallyhouse/runtime";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
 import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
@@ -22,10 +23,15 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters check FILE        check a meters file, offline
   tallyhouse meters diff FILE         what apply would change
   tallyhouse meters apply FILE        make new meter versions active
+  tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
 
-diff and apply talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+diff, apply and close talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
+
+/** A close is folded within a second where nothing lags; after a minute somebody should look. */
+const CLOSE_ATTEMPTS = 60;
+const CLOSE_POLL_MS = 1_000;
 
 class UsageError extends Error {
   override readonly name = "UsageError";
@@ -67,6 +73,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return say(await addToken(process.env));
     case "meters":
       return meters(rest);
+    case "stream":
+      return closeStream(rest);
     case undefined:
     case "help":
     case "--help":
@@ -201,6 +209,29 @@ async function meters(args: readonly string[]): Promise<number> {
     );
   }
   return 0;
+}
+
+/** Asks until every partition has folded its close, then says what comes next. */
+async function closeStream(args: readonly string[]): Promise<number> {
+  const [verb, number = "", ...more] = args;
+  if (verb !== "close" || !/^\d{1,5}$/.test(number) || more.length > 0)
+    throw new UsageError("stream needs close, and the stream's number (STREAM_ID, 1 unless it was set)");
+  for (let attempt = 1; ; attempt += 1) {
+    const { state, partitions, closedPartitions } = await callApi<Record<string, string | number>>(process.env, {
+      method: "POST",
+      path: "/admin/v1/stream/close",
+      body: { stream: Number(number) },
+    });
+    if (state === "closed")
+      return say(`Stream ${number} is closed. The next one names it: STREAM_PREDECESSORS=${number}:${partitions}`);
+    if (attempt === CLOSE_ATTEMPTS) {
+      process.stderr.write(
+        `closed in ${closedPartitions} of ${partitions} partitions: ask again when the rest is folded\n`,
+      );
+      return 1;
+    }
+    await pause(CLOSE_POLL_MS, new AbortController().signal);
+  }
 }
 
 function readText(path: string): string {
