@@ -38,6 +38,7 @@ export {
   AGGREGATIONS,
   type CompiledMeter,
   compileMeter,
+  type DeclaredMeter,
   type Contribution,
   DIMENSION_BYTES_MAX,
   meterDigest,
