@@ -19,6 +19,7 @@ import {
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
+import { addCheckRoute } from "./meter-check-route.ts";
 import { createEndWatch } from "./meter-ends.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
@@ -74,6 +75,7 @@ export async function buildConsole(
   addUsageRoutes(app, { ...ports, stream });
   const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
   addMeterRoutes(app, { ...ports, stream, maxAheadMs });
+  addCheckRoute(app, { ...ports, stream, maxAheadMs });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);

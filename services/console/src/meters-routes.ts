@@ -49,7 +49,8 @@ export const EndBodySchema = z.strictObject({
     .optional(),
 });
 
-type MetersPorts = UsagePorts & {
+/** What the routes of meters work with. */
+export type MetersPorts = UsagePorts & {
   readonly authenticator: Authenticator;
   readonly clock: Clock;
   /** How far ahead usage may occur. */
@@ -136,7 +137,7 @@ type RulesReading =
   | { readonly kind: "problem"; readonly problem: Problem };
 
 /** Both forms go through the one parser of meters files: YAML reads JSON too. */
-function readRules(body: unknown): RulesReading {
+export function readRules(body: unknown): RulesReading {
   const parsed = MetersBodySchema.safeParse(body);
   if (!parsed.success) {
     const detail = 'the body is { "file": "<text of a meters file>" } or { "meters": [ … ] }';

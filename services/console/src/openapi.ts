@@ -3,7 +3,7 @@ import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
-import { CustomersParameters, UsageParameters } from "./usage-request.ts";
+import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 /** Path → method in lower case → operation. */
@@ -146,6 +146,20 @@ const PATHS: Paths = {
         "200": json("every change is active"),
         "202": json("stored; not every change is active yet"),
         "409": problem("a change cannot be made"),
+        ...METER_REFUSALS,
+      },
+    }),
+  },
+  "/admin/v1/meters/check": {
+    post: operation({
+      id: "checkMeters",
+      summary: "What meters would have counted over past usage, line by line.",
+      more: { parameters: parametersOf(CheckParameters, SPAN), requestBody: METERS_BODY },
+      responses: {
+        "200": answer("application/x-ndjson", "figures per customer and meter; the last line is end", {
+          type: "string",
+        }),
+        "503": problem("a store does not answer, or too many checks are running; try again after Retry-After"),
         ...METER_REFUSALS,
       },
     }),
