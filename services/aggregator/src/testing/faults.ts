@@ -52,7 +52,7 @@ export function mortal(
         ),
       readProgress: (partition) => fault.around("readProgress", () => store.readProgress(partition)),
       readIdentities: (query, visit) => fault.around("readIdentities", () => store.readIdentities(query, visit)),
-      readActivations: (query) => fault.around("readActivations", () => store.readActivations(query)),
+      readControls: (query) => fault.around("readControls", () => store.readControls(query)),
       readRollups: (query) => fault.around("readRollups", () => store.readRollups(query)),
       readRawTail: (query) => fault.around("readRawTail", () => store.readRawTail(query)),
     },
@@ -77,7 +77,7 @@ export function mortal(
 export function mortalBackfills(store: BackfillStore, fault: Fault): BackfillStore {
   return {
     readPending: (query) => fault.around("readPending", () => store.readPending(query)),
-    readSlices: (pending) => fault.around("readSlices", () => store.readSlices(pending)),
+    readSlices: (query) => fault.around("readSlices", () => store.readSlices(query)),
     readPage: (query) => fault.around("readPage", () => store.readPage(query)),
     insertLane: (table, rows) =>
       fault.around(
@@ -96,7 +96,7 @@ export function storeWith(store: ResultStore, overrides: Partial<ResultStore>): 
     recordProgress: (rows) => store.recordProgress(rows),
     readProgress: (partition) => store.readProgress(partition),
     readIdentities: (query, visit) => store.readIdentities(query, visit),
-    readActivations: (query) => store.readActivations(query),
+    readControls: (query) => store.readControls(query),
     readRollups: (query) => store.readRollups(query),
     readRawTail: (query) => store.readRawTail(query),
     ...overrides,
