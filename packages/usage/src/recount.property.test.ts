@@ -98,7 +98,7 @@ async function expectUnsealed(world: World, halfAt: number): Promise<void> {
   const { log, meters } = world;
   const version = meters.at(-1) as MeterVersion;
   await readAgain(world);
-  expect(isBackfilling(definitionOf(world, version), log.stream.streamId)).toBe(true);
+  expect(isBackfilling(definitionOf(world, version), null)).toBe(true);
   const name = { mode: "live", meter: version.meter, version: 1 } as const;
   expect(await readSeal(analytics, log.stream, { ...name, cutAt: cutOf(halfAt, log.stream) })).toMatchObject({
     ...{ kind: "open", reason: "backfill" },
