@@ -10,12 +10,15 @@ import {
   type RetryBudget,
 } from "@tallyhouse/runtime";
 import { AggregatorMetrics } from "./aggregator-metrics.ts";
+import { Backfiller } from "./backfiller.ts";
+import type { BackfillStore } from "./backfill-store.ts";
 import type { AggregatorConfig } from "./config.ts";
 import { DedupeMemory } from "./dedupe-memory.ts";
 import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
 import { Partitions, type PartitionStatus } from "./partitions.ts";
+import { checkPredecessors, type PredecessorStore } from "./predecessors.ts";
 import type { ResultStore } from "./result-store.ts";
 import type { TaskSnapshot } from "./task.ts";
 import { silenceMsOf, tickSilent } from "./ticker.ts";
@@ -23,6 +26,8 @@ import { Wakeup } from "./wakeup.ts";
 
 /** `forever` of the design: after ten minutes a restart is more likely to help than another attempt. */
 const FOREVER: RetryBudget = { firstDelayMs: 50, delayMaxMs: 5_000, totalMs: 600_000 };
+/** An outage delays a backfill and nothing else, so it is waited out without limit. */
+const BACKFILL_RETRIES: RetryBudget = { firstDelayMs: 100, delayMaxMs: 60_000, totalMs: Number.POSITIVE_INFINITY };
 /** What a graceful stop may spend on storing what is folded; the rest is folded again after the restart. */
 const STOP_FLUSH_MAX_MS = 5_000;
 const TICK_ROUND_MAX_MS = 1_000;
@@ -33,6 +38,9 @@ const UNSTORED_MAX_MS = 25_000;
 export interface AggregatorPorts {
   readonly log: EventLog;
   readonly store: ResultStore;
+  readonly backfills: BackfillStore;
+  /** The stores of config.stream's predecessors, oldest first. Absent: none. */
+  readonly predecessors?: readonly PredecessorStore[];
   readonly clock: Clock;
   readonly random: () => number;
   readonly logger: Logger;
@@ -48,6 +56,8 @@ export interface AggregatorStatus {
   readonly bufferedBytes: number;
   /** Memory of the dedupe indexes. */
   readonly dedupeBytes: number;
+  /** Activations of owned partitions whose earlier usage is being counted; figures of their meters are too small meanwhile. */
+  readonly pendingBackfills: number;
   /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
   readonly unstoredMs: number;
   /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
@@ -64,6 +74,7 @@ export class Aggregator implements Component {
   readonly #metrics: AggregatorMetrics;
   readonly #memory: DedupeMemory;
   #hasWarnedOfMemory = false;
+  readonly #backfiller: Backfiller;
   readonly #failed = Promise.withResolvers<never>();
   /** Rejects with the first failure of a part that nobody awaits. */
   readonly failed: Promise<never> = this.#failed.promise;
@@ -82,7 +93,7 @@ export class Aggregator implements Component {
   #isCommitting = false;
 
   constructor(config: AggregatorConfig, ports: AggregatorPorts) {
-    const { log, clock, store } = ports;
+    const { log, clock, store, predecessors = [] } = ports;
     const { stream } = config;
     this.#config = config;
     this.#ports = ports;
@@ -107,17 +118,25 @@ export class Aggregator implements Component {
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
       open: (partition, signal) =>
-        this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds, memory, signal })),
+        this.#forever(() => openTask(partition, { log, store, stream, predecessors, horizonSeconds, memory, signal })),
+      onOpened: (partition) => this.#backfiller.look(partition),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
       whenEnded: () => this.#whenEnded(),
       onFailure: (error) => this.#fail(error),
     });
+    this.#backfiller = new Backfiller({
+      store: this.#patientBackfills(ports.backfills),
+      stream,
+      logger: ports.logger,
+      storedOffset: (partition) => this.partitions.storedOffsetOf(partition),
+    });
   }
 
   /**
    * Subscribes, folds and stores until the signal aborts, then stores what is folded (at most 5 s).
-   * @throws the first failure: a halt, or an outage longer than 10 minutes. Everything acknowledged stays true; a restart continues.
+   * @throws the first failure: a halt, after storing what is folded (at most 5 s), or an outage longer than 10 minutes. Everything
+   * acknowledged stays true; a restart continues.
    */
   async run(signal: AbortSignal): Promise<void> {
     const stop = new AbortController();
@@ -131,15 +150,26 @@ export class Aggregator implements Component {
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
     const { failed } = this;
+    let loops: Promise<unknown> | null = null;
     try {
       this.#checkStream();
       await Promise.race([failed, aborted(stop.signal), this.#ports.log.subscribe(this.partitions)]);
       this.#isSubscribed = true;
-      const loops = Promise.all([this.#flushLoop(stop.signal), this.#tickLoop(stop.signal)]);
+      loops = Promise.all([
+        this.#flushLoop(stop.signal),
+        this.#tickLoop(stop.signal),
+        this.#backfiller.run(stop.signal),
+      ]);
       await Promise.race([failed, loops, aborted(stop.signal)]);
       await this.#finish(loops);
     } catch (error) {
       this.#fail(error);
+      // A halt often means that the log is lost. What is folded was read while it was true, and a flush cut now could never be
+      // finished from that log.
+      if (loops !== null && error instanceof TallyhouseError && error.action === "halt") {
+        end();
+        await this.#finish(loops);
+      }
       throw error;
     } finally {
       signal.removeEventListener("abort", end);
@@ -162,6 +192,7 @@ export class Aggregator implements Component {
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
       dedupeBytes: this.#memory.sizeBytes,
+      pendingBackfills: this.#backfiller.pendingCount,
       unstoredMs,
       state,
       isReady: state === "ok",
@@ -189,11 +220,19 @@ export class Aggregator implements Component {
       await flush(snapshots, { store, log, forever: (effect) => this.#forever(effect) });
       this.#inFlightBytes = 0;
       this.partitions.noteStored(snapshots);
+      // Now, and not when it was folded: a backfill reads what stands below the activation, so that must be stored.
+      for (const { progress, rows } of snapshots)
+        if (rows.control_records.length > 0) this.#backfiller.look(progress.partition);
       this.#metrics.noteFlush(snapshots, clock.now() - startedAt);
       this.#commit(snapshots);
     }
     this.#inFlightSinceAt = null;
     this.#drained.notify();
+  }
+
+  /** Does every backfill that is due. {@link Aggregator.run} has a loop for it. */
+  backfill(): Promise<void> {
+    return this.#backfiller.round();
   }
 
   /** One round of ticks. An unreachable log is left to the next round. */
@@ -212,6 +251,7 @@ export class Aggregator implements Component {
   #checkStream(): void {
     const { log } = this.#ports;
     const { streamId, partitionCount } = this.#config.stream;
+    checkPredecessors(this.#config.stream);
     if (log.partitionCount === partitionCount) return;
     throw halt(
       "STREAM_MISMATCH",
@@ -242,7 +282,7 @@ export class Aggregator implements Component {
     }
   }
 
-  /** After a stop that was asked for: the flush in flight, then one more. Failing here loses nothing but time. */
+  /** After a stop that was asked for, or a halt: the flush in flight, then one more. Failing here loses nothing but time. */
   async #finish(loops: Promise<unknown>): Promise<void> {
     const timer = new AbortController();
     const giveUp = pause(STOP_FLUSH_MAX_MS, timer.signal).then(() => this.#giveUp.abort());
@@ -312,6 +352,25 @@ export class Aggregator implements Component {
       signal: this.#giveUp.signal,
       onRetry: (error, attempt) => logger.warn({ code: error.code, attempt, err: error }, "outage; trying again"),
     });
+  }
+
+  /** The store of backfills, each call repeated until it is answered or the process ends. */
+  #patientBackfills(store: BackfillStore): BackfillStore {
+    const { clock, random, logger } = this.#ports;
+    const patiently = <Result>(effect: () => Promise<Result>): Promise<Result> =>
+      retry(effect, BACKFILL_RETRIES, {
+        clock,
+        random,
+        signal: this.#giveUp.signal,
+        onRetry: (error, attempt) => logger.warn({ code: error.code, attempt, err: error }, "a backfill waits"),
+      });
+    return {
+      readPending: (query) => patiently(() => store.readPending(query)),
+      readSlices: (query) => patiently(() => store.readSlices(query)),
+      readPage: (query) => patiently(() => store.readPage(query)),
+      insertLane: (table, rows) => patiently(() => store.insertLane(table, rows)),
+      recordBackfill: (pending) => patiently(() => store.recordBackfill(pending)),
+    };
   }
 
   #fail(error: unknown): void {

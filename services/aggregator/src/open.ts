@@ -1,7 +1,9 @@
-import type { EventLog, LogBounds, StreamIdentity } from "@tallyhouse/domain";
+import { type EventLog, type LogBounds, type StreamIdentity, unreachable } from "@tallyhouse/domain";
 import type { DedupeMemory } from "./dedupe-memory.ts";
 import { halt } from "./halt.ts";
+import { clockAfter, identitiesBefore, loadMetersBefore, type PredecessorStore } from "./predecessors.ts";
 import type { ResultStore } from "./result-store.ts";
+import type { StoredControl } from "./stored-control.ts";
 import { bookedStartOf, type ProgressRow } from "./tables.ts";
 import { createTask, type Task } from "./task.ts";
 
@@ -13,17 +15,6 @@ const HOLE_CHECK_OFFSETS = 100_000;
  */
 const HOLE_CHECK_SPAN_MS = 2 * 86_400_000;
 
-/** Where a task's state comes from, and the limit of its index. */
-interface OpenPorts {
-  readonly log: EventLog;
-  readonly store: ResultStore;
-  readonly stream: StreamIdentity;
-  readonly horizonSeconds: number;
-  readonly memory: DedupeMemory;
-  /** Ends the open early: the partition was taken away. */
-  readonly signal: AbortSignal;
-}
-
 /** A task whose state is S(p, progress), and where the log must be read from. */
 export interface OpenedTask {
   readonly task: Task;
@@ -31,8 +22,22 @@ export interface OpenedTask {
   readonly readFromOffset: number;
 }
 
+/** Where an open reads; `predecessors` oldest first. */
+export interface OpenPorts {
+  readonly log: EventLog;
+  readonly store: ResultStore;
+  readonly stream: StreamIdentity;
+  readonly predecessors: readonly PredecessorStore[];
+  readonly horizonSeconds: number;
+  /** The limit of the index. */
+  readonly memory: DedupeMemory;
+  /** Ends the open early: the partition was taken away. */
+  readonly signal: AbortSignal;
+}
+
 /**
- * Loads the state of one partition as of its progress. Reads only. Safe to repeat: yes.
+ * Loads the state of one partition as of its progress. Reads only, but for the first open of a stream with predecessors, which
+ * notes where it starts. Safe to repeat: yes.
  *
  * Progress comes first: read after the loads, it could be of a prefix whose last rows the loads did not see yet, and those
  * records would be neither in the state nor folded again.
@@ -41,18 +46,19 @@ export interface OpenedTask {
  * (retry).
  */
 export async function openTask(partition: number, ports: OpenPorts): Promise<OpenedTask> {
-  const { log, store, stream, horizonSeconds } = ports;
-  const stored = (await store.readProgress(partition)) ?? streamStart(partition);
-  const task = createTask(stored, horizonSeconds);
+  const { log, store, stream, predecessors } = ports;
+  const stored = (await store.readProgress(partition)) ?? (await streamStart(partition, ports));
+  const task = createTask(stored, ports.horizonSeconds);
   const belowOffset = stored.nextOffset;
-  const [bounds, versions, rollups] = await Promise.all([
+  const [bounds, controls, rollups] = await Promise.all([
     log.bounds(partition),
-    store.readActivations({ partition, belowOffset }),
+    store.readControls({ partition, belowOffset }),
     // No upper bound: another process may have folded further, and its rows must not be overtaken by smaller ones.
     store.readRollups({ partition, bookedFrom: bookedStartOf(stored.logClockAt, stream) }),
     checkNoHole(stored, store),
+    loadMetersBefore(task, predecessors),
   ]);
-  for (const version of versions) task.meters.add(version);
+  for (const control of controls) loadControl(task, control);
   for (const rollup of rollups) task.rollups.load(rollup.key, rollup.ver, rollup.values);
   checkBounds(log, { partition, nextOffset: stored.nextOffset, bounds });
   // Last and alone: it is the one load that takes long, and nothing of it is left running when another fails.
@@ -68,22 +74,25 @@ export async function openTask(partition: number, ports: OpenPorts): Promise<Ope
  */
 async function loadIdentities(
   { partition, nextOffset, clockAt, index }: Task,
-  { store, memory, horizonSeconds, signal }: OpenPorts,
+  { store, predecessors, memory, horizonSeconds, signal }: OpenPorts,
 ): Promise<void> {
   const bookedFrom = Math.max(0, Math.floor(clockAt / 1_000) - horizonSeconds);
-  const query = { partition, belowOffset: nextOffset, bookedFrom };
-  const hours = await store.countIdentities(query);
+  const own = { store, query: { partition, belowOffset: nextOffset, bookedFrom } };
+  const sources = [...(await identitiesBefore(partition, predecessors, bookedFrom)), own];
+  const hours = await Promise.all(sources.map(({ store: from, query }) => from.countIdentities(query)));
   signal.throwIfAborted();
-  memory.claim(index, partition, hours);
+  memory.claim(index, partition, hours.flat());
   const release = (): void => memory.release(index);
   // At once: the partition may come back, and must not be refused for the memory of this open.
   signal.addEventListener("abort", release, { once: true });
   try {
-    const expected = hours.reduce((sum, { identities }) => sum + identities, 0);
-    await store.readIdentities({ ...query, expected }, (rows) => {
-      signal.throwIfAborted();
-      index.putRows(rows);
-    });
+    for (const [at, { store: from, query }] of sources.entries()) {
+      const expected = (hours[at] ?? []).reduce((sum, { identities }) => sum + identities, 0);
+      await from.readIdentities({ ...query, expected }, (rows) => {
+        signal.throwIfAborted();
+        index.putRows(rows);
+      });
+    }
   } catch (error) {
     release();
     throw error;
@@ -107,9 +116,39 @@ export function checkBounds(log: EventLog, input: { partition: number; nextOffse
   throw halt("LOG_GAP", `${place}, but offset ${nextOffset} is the next to fold: ${remedy}`);
 }
 
-/** Nothing was stored yet: a stream starts at offset 0. */
-function streamStart(partition: number): ProgressRow {
-  return { partition, nextOffset: 0, logClockAt: 0, lastRecord: 0n, counted: 0 };
+/** Repeats what the record did at its offset, but for its contributions: those are in the rollups. */
+function loadControl(task: Task, control: StoredControl): void {
+  switch (control.kind) {
+    case "meter.activate":
+      task.meters.add(control.version);
+      return;
+    case "meter.end":
+      task.meters.end(control.name, control.untilAt);
+      return;
+    case "void":
+      task.voids.add(control.targetOffset);
+      return;
+    case "stream.close":
+      task.isClosed = true;
+      return;
+    default:
+      unreachable(control);
+  }
+}
+
+/**
+ * Nothing was stored yet: a stream starts at offset 0, one that goes on from others at the earliest record that is left. That is
+ * noted before anything is folded: a restart must not begin behind it because retention went on meanwhile.
+ */
+async function streamStart(partition: number, ports: OpenPorts): Promise<ProgressRow> {
+  const { log, store, predecessors } = ports;
+  const start = { partition, nextOffset: 0, logClockAt: 0, lastRecord: 0n, counted: 0 };
+  if (predecessors.length === 0) return start;
+  const logClockAt = await clockAfter(partition, predecessors);
+  const { earliestOffset } = await log.bounds(partition);
+  const row = { ...start, nextOffset: earliestOffset, logClockAt };
+  await store.recordProgress([row]);
+  return row;
 }
 
 /** Progress newer than its rows is the one restore that loses usage for ever, so it is looked for at each open. */

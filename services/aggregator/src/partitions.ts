@@ -3,7 +3,8 @@ import type { Clock } from "@tallyhouse/runtime";
 import type { DedupeMemory } from "./dedupe-memory.ts";
 import { halt } from "./halt.ts";
 import { checkBounds, type OpenedTask } from "./open.ts";
-import { type FoldContext, step } from "./step.ts";
+import type { FoldContext } from "./fold-context.ts";
+import { step } from "./step.ts";
 import { bufferedBytesOf, recordHash, takeSnapshot, type Task, type TaskSnapshot } from "./task.ts";
 
 /** Partitions opened at the same time: each open runs five queries. */
@@ -40,6 +41,8 @@ export interface PartitionsPorts {
   readonly memory: DedupeMemory;
   /** Opens one partition, retries included. The signal ends it early: the partition was taken away. */
   open(partition: number, signal: AbortSignal): Promise<OpenedTask>;
+  /** Called when a partition is open. */
+  onOpened(partition: number): void;
   /** The log's bounds, retries included. */
   bounds(partition: number): ReturnType<EventLog["bounds"]>;
   /** Called once per folded batch. The returned promise is the log's backpressure. */
@@ -129,6 +132,12 @@ export class Partitions implements LogSubscriber {
     return this.openSlots().reduce((sum, { task }) => sum + bufferedBytesOf(task), 0);
   }
 
+  /** The acknowledged prefix of an open partition; null when it is not ours, or not open. */
+  storedOffsetOf(partition: number): number | null {
+    const slot = this.#slots.get(partition);
+    return slot?.state === "open" && !this.#isStopped ? slot.storedOffset : null;
+  }
+
   openSlots(): OpenSlot[] {
     return [...this.#slots.values()].filter((slot) => slot.state === "open");
   }
@@ -172,6 +181,7 @@ export class Partitions implements LogSubscriber {
         const { nextOffset: storedOffset, clockAt: activeAt } = task;
         this.#slots.set(partition, { state: "open", partition, task, isVerified, resyncs: 0, activeAt, storedOffset });
         this.#ports.log.seek(partition, readFromOffset);
+        this.#ports.onOpened(partition);
       } else this.#ports.memory.release(task.index);
     } catch (error) {
       // Of a partition that was taken away nothing fails here: whoever has it now meets the same.

@@ -1,6 +1,5 @@
-import { type AnalyticsStore, type MeterVersion, MeterRuleSchema, type StreamIdentity } from "@tallyhouse/domain";
+import type { AnalyticsStore, StreamIdentity } from "@tallyhouse/domain";
 import type { Clock } from "@tallyhouse/runtime";
-import { z } from "zod";
 import {
   countIdentities,
   type HourOfIdentities,
@@ -8,6 +7,7 @@ import {
   readIdentities,
   type VisitIdentities,
 } from "./identity-rows.ts";
+import { type ControlRow, controlOf, type StoredControl } from "./stored-control.ts";
 import {
   PROGRESS_COLUMNS,
   type ProgressRow,
@@ -56,8 +56,8 @@ export interface ResultStore {
    * @throws {TallyhouseError} STORE_UNAVAILABLE (retry); any part may have been visited, so begin again with an empty index.
    */
   readIdentities(query: IdentityQuery & { expected: number }, visit: VisitIdentities): Promise<void>;
-  /** Meter versions activated below the offset, in log order; one may stand twice. */
-  readActivations(query: { partition: number; belowOffset: number }): Promise<readonly MeterVersion[]>;
+  /** Control records below the offset that took effect, in log order; one may stand twice. */
+  readControls(query: { partition: number; belowOffset: number }): Promise<readonly StoredControl[]>;
   /** The newest row of every live key booked at or after `bookedFrom` (epoch seconds), with no upper bound. */
   readRollups(query: { partition: number; bookedFrom: number }): Promise<readonly StoredRollup[]>;
   /** Offsets in [fromOffset, belowOffset) whose rows were booked at or after `bookedFromAt` (epoch ms); null for none. */
@@ -68,14 +68,6 @@ export interface ResultStore {
     bookedFromAt: number;
   }): Promise<RawTail | null>;
 }
-
-/** A stored `meter.activate` body; its signature was verified when it was folded. */
-const ActivationBodySchema = z.object({
-  mode: z.enum(["live", "test"]),
-  meter: z.string(),
-  version: z.int(),
-  rule: MeterRuleSchema,
-});
 
 /** The result store of one stream on the tables of infra/clickhouse. `writer` and the clock's storedAt appear in `progress` alone. */
 export function createResultStore(input: {
@@ -121,9 +113,9 @@ export function createResultStore(input: {
     },
     countIdentities: (query) => countIdentities(analytics, { ...query, stream: streamId }),
     readIdentities: (query, visit) => readIdentities(analytics, { ...query, stream: streamId }, visit),
-    async readActivations(query) {
-      const rows = await analytics.select<{ body: string }>(ACTIVATIONS_SQL, { stream: streamId, ...query });
-      return rows.map((row) => ActivationBodySchema.parse(JSON.parse(row.body)));
+    async readControls(query) {
+      const rows = await analytics.select<ControlRow>(CONTROLS_SQL, { stream: streamId, ...query });
+      return rows.map(controlOf);
     },
     async readRollups(query) {
       const rows = await analytics.select<RollupSqlRow>(ROLLUPS_SQL, { stream: streamId, ...query });
@@ -147,16 +139,18 @@ SELECT toString(nextOffset) AS offsetText, toString(toUnixTimestamp64Milli(logCl
 FROM progress WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16}
 ORDER BY nextOffset DESC LIMIT 1`;
 
-const ACTIVATIONS_SQL = `
-SELECT body FROM control_records
+/** Bodies of corrections are whole usage events, and only their target is wanted. */
+const CONTROLS_SQL = `
+SELECT kind, target, if(kind IN ('void', 'replace'), '', body) AS body, toString(logOffset) AS offsetText,
+  toString(toUnixTimestamp64Milli(bookedAt)) AS bookedAtText
+FROM control_records
 WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16} AND logOffset < {belowOffset:UInt64}
-  AND kind = 'meter.activate'
 ORDER BY logOffset`;
 
 /** FINAL: the highest \`ver\` of each key. Lane 1 (backfill) is written whole and never continued. */
 const ROLLUPS_SQL = `
 SELECT mode, customer, meter, meterVersion, toUnixTimestamp(windowStart) AS windowStartSeconds, dims,
-  toUnixTimestamp(bookedStart) AS bookedStartSeconds, toString(ver) AS ver, toString(counted) AS counted,
+  toUnixTimestamp(bookedStart) AS bookedStartSeconds, toString(ver) AS ver, toString(counted) AS counted, toString(voided) AS voided,
   toString(sumQty) AS sumQty, toString(minQty) AS minQty, toString(maxQty) AS maxQty, toString(lastQty) AS lastQty,
   toString(toUnixTimestamp64Milli(lastAt)) AS lastAtMs, toString(lastOffset) AS lastOffset
 FROM rollup FINAL WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16} AND lane = 0
@@ -178,6 +172,7 @@ interface RollupSqlRow {
   readonly bookedStartSeconds: number;
   readonly ver: string;
   readonly counted: string;
+  readonly voided: string;
   readonly sumQty: string;
   readonly minQty: string;
   readonly maxQty: string;
@@ -201,6 +196,7 @@ function rollupOf(row: RollupSqlRow): StoredRollup {
     ver: Number(row.ver),
     values: {
       counted: Number(row.counted),
+      voided: Number(row.voided),
       sumQty: scaledOf(row.sumQty),
       minQty: scaledOf(row.minQty),
       maxQty: scaledOf(row.maxQty),

@@ -1,4 +1,5 @@
 import type { EventLog } from "@tallyhouse/domain";
+import type { BackfillStore } from "../backfill-store.ts";
 import type { ResultStore } from "../result-store.ts";
 
 /** Where a process dies around one call: before its effect, after half of it, or after all of it with the answer lost. */
@@ -52,7 +53,7 @@ export function mortal(
       readProgress: (partition) => fault.around("readProgress", () => store.readProgress(partition)),
       countIdentities: (query) => fault.around("countIdentities", () => store.countIdentities(query)),
       readIdentities: (query, visit) => fault.around("readIdentities", () => store.readIdentities(query, visit)),
-      readActivations: (query) => fault.around("readActivations", () => store.readActivations(query)),
+      readControls: (query) => fault.around("readControls", () => store.readControls(query)),
       readRollups: (query) => fault.around("readRollups", () => store.readRollups(query)),
       readRawTail: (query) => fault.around("readRawTail", () => store.readRawTail(query)),
     },
@@ -73,6 +74,22 @@ export function mortal(
   };
 }
 
+/** The backfills' port of the same process. */
+export function mortalBackfills(store: BackfillStore, fault: Fault): BackfillStore {
+  return {
+    readPending: (query) => fault.around("readPending", () => store.readPending(query)),
+    readSlices: (query) => fault.around("readSlices", () => store.readSlices(query)),
+    readPage: (query) => fault.around("readPage", () => store.readPage(query)),
+    insertLane: (table, rows) =>
+      fault.around(
+        `insertLane ${table}`,
+        () => store.insertLane(table, rows),
+        () => store.insertLane(table, rows.slice(0, Math.ceil(rows.length / 2))),
+      ),
+    recordBackfill: (pending) => fault.around("recordBackfill", () => store.recordBackfill(pending)),
+  };
+}
+
 /** The store, but for some methods. */
 export function storeWith(store: ResultStore, overrides: Partial<ResultStore>): ResultStore {
   return {
@@ -81,7 +98,7 @@ export function storeWith(store: ResultStore, overrides: Partial<ResultStore>): 
     readProgress: (partition) => store.readProgress(partition),
     countIdentities: (query) => store.countIdentities(query),
     readIdentities: (query, visit) => store.readIdentities(query, visit),
-    readActivations: (query) => store.readActivations(query),
+    readControls: (query) => store.readControls(query),
     readRollups: (query) => store.readRollups(query),
     readRawTail: (query) => store.readRawTail(query),
     ...overrides,

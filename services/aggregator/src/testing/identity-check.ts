@@ -159,7 +159,7 @@ class Run {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
         const { memory } = this;
         const { signal } = new AbortController();
-        const { task } = await openTask(next, { log, store, stream, horizonSeconds: HORIZON_SECONDS, memory, signal });
+        const { task } = await openTask(next, { log, store, stream, predecessors: [], horizonSeconds: HORIZON_SECONDS, memory, signal });
         this.#indexes[next] = task.index;
       }
     };

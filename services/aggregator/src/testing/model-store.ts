@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
-import type { MeterVersion } from "@tallyhouse/domain";
 import type { HourOfIdentities, IdentityQuery, VisitIdentities } from "../identity-rows.ts";
 import { type RawTail, type ResultStore, scaledOf, type StoredRollup } from "../result-store.ts";
+import { controlOf, type StoredControl } from "../stored-control.ts";
 import { type ProgressRow, RESULT_COLUMNS, type ResultTable, type Row } from "../tables.ts";
 
 interface LogPlace {
@@ -53,6 +53,16 @@ interface NamedRows {
     readonly lastAt: number;
     readonly lastOffset: number;
   };
+  readonly rollup_uniq: {
+    readonly mode: "live" | "test";
+    readonly customer: string;
+    readonly meter: string;
+    readonly meterVersion: number;
+    readonly windowStart: number;
+    readonly dims: readonly string[];
+    readonly valueHash: bigint;
+    readonly bookedStart: number;
+  };
   readonly control_records: LogPlace & {
     readonly logOffset: number;
     readonly bookedAt: number;
@@ -80,6 +90,7 @@ const KEYS = {
     "bookedStart",
     "ver",
   ],
+  rollup_uniq: RESULT_COLUMNS.rollup_uniq,
   control_records: ["stream", "logPartition", "logOffset"],
 } as const;
 
@@ -93,6 +104,7 @@ export class ModelStore implements ResultStore {
     raw_events: new Map(),
     identities: new Map(),
     rollup: new Map(),
+    rollup_uniq: new Map(),
     control_records: new Map(),
   };
 
@@ -134,21 +146,22 @@ export class ModelStore implements ResultStore {
     );
   }
 
-  async readActivations(query: { partition: number; belowOffset: number }): Promise<readonly MeterVersion[]> {
+  async readControls(query: { partition: number; belowOffset: number }): Promise<readonly StoredControl[]> {
     return this.rows("control_records")
       .filter((row) => row.logPartition === query.partition && row.logOffset < query.belowOffset)
       .sort((a, b) => a.logOffset - b.logOffset)
-      .map((row) => JSON.parse(row.body) as MeterVersion);
+      .map((row) => controlOf({ ...row, offsetText: String(row.logOffset), bookedAtText: String(row.bookedAt) }));
   }
 
   async readRollups(query: { partition: number; bookedFrom: number }): Promise<readonly StoredRollup[]> {
     return this.newestRollups()
-      .filter((row) => row.logPartition === query.partition && row.bookedStart >= query.bookedFrom)
+      .filter((row) => row.lane === 0 && row.logPartition === query.partition && row.bookedStart >= query.bookedFrom)
       .map((row) => ({
         key: { ...row },
         ver: row.ver,
         values: {
           counted: row.counted,
+          voided: row.voided,
           sumQty: scaledOf(row.sumQty),
           minQty: scaledOf(row.minQty),
           maxQty: scaledOf(row.maxQty),

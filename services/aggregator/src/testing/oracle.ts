@@ -1,7 +1,7 @@
 import type { MemoryLog } from "@tallyhouse/testkit";
 import { expect } from "vitest";
 import type { ModelStore, NamedRow } from "./model-store.ts";
-import { referenceFold, spelled } from "./reference.ts";
+import { referenceFold, type ReferenceRollup, spelled } from "./reference.ts";
 import { STREAM } from "./scenario.ts";
 
 /**
@@ -9,6 +9,7 @@ import { STREAM } from "./scenario.ts";
  * ever written states its prefix, and the newest rows are the fold of the whole log.
  */
 export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
+  const uniques = new Set<string>();
   for (let partition = 0; partition < STREAM.partitionCount; partition += 1) {
     const entries = log.entries(partition);
     const whole = referenceFold(partition, entries);
@@ -26,15 +27,22 @@ export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
       counted: whole.statuses.filter((status) => status === "counted").length,
     });
 
-    for (const row of store.rows("rollup").filter(({ logPartition }) => logPartition === partition)) {
-      const prefix = referenceFold(partition, entries.slice(0, row.ver));
-      expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix.rollups, keyOf(row)));
+    for (const row of store.rows("rollup").filter(isLiveOf(partition))) {
+      const prefix = whole.rollupsAt[row.ver] ?? new Map<string, ReferenceRollup>();
+      expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix, keyOf(row)));
     }
-    const newest = store.newestRollups().filter(({ logPartition }) => logPartition === partition);
+    const newest = store.newestRollups().filter(isLiveOf(partition));
     const stored = Object.fromEntries(newest.map((row) => [keyOf(row), valuesOf(row)]));
     const wanted = Object.fromEntries([...whole.rollups].map(([key, rollup]) => [key, spelled(rollup)]));
     expect(stored, `rollups of partition ${partition}`).toEqual(wanted);
+
+    const controls = store.rows("control_records").filter((row) => row.logPartition === partition);
+    const kinds = Object.fromEntries(controls.map((row) => [row.logOffset, `${row.kind} ${row.target}`.trim()]));
+    expect(kinds, `control records of partition ${partition}`).toEqual(Object.fromEntries(whole.controls));
+    for (const hash of whole.uniques) uniques.add(hash);
   }
+  const hashes = store.rows("rollup_uniq").map((row) => `${keyOf(row)}|${row.valueHash}`);
+  expect(hashes.toSorted(), "hashes of unique_count").toEqual([...uniques].toSorted());
   expectRedirectsArrived(store);
 }
 
@@ -56,7 +64,7 @@ function spelledAt(
   return rollup === undefined ? null : spelled(rollup);
 }
 
-function keyOf(row: NamedRow<"rollup">): string {
+function keyOf(row: NamedRow<"rollup" | "rollup_uniq">): string {
   const { mode, customer, meter, meterVersion, windowStart, dims, bookedStart } = row;
   return [mode, customer, meter, meterVersion, windowStart, JSON.stringify(dims), bookedStart].join("|");
 }
@@ -64,4 +72,9 @@ function keyOf(row: NamedRow<"rollup">): string {
 function valuesOf(row: NamedRow<"rollup">): Record<string, string | number> {
   const { counted, voided, sumQty, minQty, maxQty, lastQty, lastAt, lastOffset } = row;
   return { counted, voided, sumQty, minQty, maxQty, lastQty, lastAt, lastOffset };
+}
+
+/** Lane 1 is the backfills', and has an oracle of its own. */
+function isLiveOf(partition: number): (row: NamedRow<"rollup">) => boolean {
+  return ({ logPartition, lane }) => logPartition === partition && lane === 0;
 }
