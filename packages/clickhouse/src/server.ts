@@ -28,7 +28,8 @@ const INSERT_TIMEOUT_MS = 120_000;
 const SELECT_TIMEOUT_MS = (SELECT_TIME_MAX_SECONDS + 5) * 1_000;
 
 /**
- * Opens a ClickHouse server over HTTP: clients that write, read and scan, each with its settings in every request. No session is held, so a balancer may sit between.
+ * Opens a ClickHouse server over HTTP: clients that write, read and scan, each with its settings in every request. No
+ * session is held, so a balancer may sit between.
  */
 export async function openServer(options: ServerOptions): Promise<Channels> {
   const probe = connect(options, { settings: HTTP_SETTINGS, timeoutMs: SELECT_TIMEOUT_MS });

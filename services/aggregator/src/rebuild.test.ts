@@ -12,7 +12,7 @@ test("G2 300,000 identities that resemble each other: none forgotten, none mista
   // The store keeps identities for 45 days of a real clock.
   const plan = planOf({ identities: 300_000, seed: 1, clockAt: Math.floor(systemClock.now() / 1_000) });
   await writeAndKill(folder, plan);
-  const figures = await rebuildAndCheck(folder, plan, 16);
+  const figures = await rebuildAndCheck(folder, plan, { digestEvery: 16 });
   expect(figures).toMatchObject({ identities: 300_000, checkedByEngine: plan.written + plan.later });
   expect(figures.checkedByDigester).toBe(Math.ceil((plan.written + plan.later) / 16));
   expect([figures.falsePositives, figures.falseNegatives]).toEqual([0, 0]);

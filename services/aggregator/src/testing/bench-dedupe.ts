@@ -28,7 +28,14 @@ const plan = planOf({ identities: whole("identities"), seed, clockAt: Math.floor
 const folder = mkdtempSync(join(tmpdir(), "tallyhouse-bench-dedupe-"));
 try {
   const writeSeconds = await writeAndKill(folder, plan);
-  const figures = { writeSeconds, ...(await rebuildAndCheck(folder, plan, whole("digest-every"))) };
+  const startedAt = performance.now();
+  // A run of 50 million takes minutes: what is done so far goes to standard error.
+  const onStage = (done: string): void => {
+    process.stderr.write(`${((performance.now() - startedAt) / 1_000).toFixed(1)} s: ${done}\n`);
+  };
+  onStage(`written in ${writeSeconds.toFixed(1)} s, killed`);
+  const digestEvery = whole("digest-every");
+  const figures = { writeSeconds, ...(await rebuildAndCheck(folder, plan, { digestEvery, onStage })) };
   const rounded = Object.entries(figures).map(([name, figure]) => [name, Number(figure.toFixed(2))]);
   const all = { bench: "dedupe", seed, ...Object.fromEntries(rounded), cores: cpus().length };
   process.stdout.write(`${JSON.stringify(all)}\n`);
