@@ -124,7 +124,8 @@ export class Aggregator implements Component {
 
   /**
    * Subscribes, folds and stores until the signal aborts, then stores what is folded (at most 5 s).
-   * @throws the first failure: a halt, or an outage longer than 10 minutes. Everything acknowledged stays true; a restart continues.
+   * @throws the first failure: a halt, after storing what is folded (at most 5 s), or an outage longer than 10 minutes. Everything
+   * acknowledged stays true; a restart continues.
    */
   async run(signal: AbortSignal): Promise<void> {
     const stop = new AbortController();
@@ -138,11 +139,12 @@ export class Aggregator implements Component {
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
     const { failed } = this;
+    let loops: Promise<unknown> | null = null;
     try {
       this.#checkStream();
       await Promise.race([failed, aborted(stop.signal), this.#ports.log.subscribe(this.partitions)]);
       this.#isSubscribed = true;
-      const loops = Promise.all([
+      loops = Promise.all([
         this.#flushLoop(stop.signal),
         this.#tickLoop(stop.signal),
         this.#backfiller.run(stop.signal),
@@ -151,6 +153,12 @@ export class Aggregator implements Component {
       await this.#finish(loops);
     } catch (error) {
       this.#fail(error);
+      // A halt often means that the log is lost. What is folded was read while it was true, and a flush cut now could never be
+      // finished from that log.
+      if (loops !== null && error instanceof TallyhouseError && error.action === "halt") {
+        end();
+        await this.#finish(loops);
+      }
       throw error;
     } finally {
       signal.removeEventListener("abort", end);
@@ -262,7 +270,7 @@ export class Aggregator implements Component {
     }
   }
 
-  /** After a stop that was asked for: the flush in flight, then one more. Failing here loses nothing but time. */
+  /** After a stop that was asked for, or a halt: the flush in flight, then one more. Failing here loses nothing but time. */
   async #finish(loops: Promise<unknown>): Promise<void> {
     const timer = new AbortController();
     const giveUp = pause(STOP_FLUSH_MAX_MS, timer.signal).then(() => this.#giveUp.abort());
