@@ -66,6 +66,7 @@ export const PROBLEM_CODES = [
   "REQUEST_TIMEOUT",
   "STORE_UNAVAILABLE",
   "TOO_MANY_EVENTS",
+  "USAGE_NOT_SEALED",
 ] as const;
 export type ProblemCode = (typeof PROBLEM_CODES)[number];
 

@@ -55,7 +55,7 @@ export class Backfiller {
 
   /** Does everything that is due now. */
   async round(stop?: AbortSignal): Promise<void> {
-    for (const partition of [...this.#unchecked]) {
+    for (const partition of this.#unchecked) {
       this.#unchecked.delete(partition);
       const storedOffset = this.#ports.storedOffset(partition);
       // Taken away or not open yet: whoever opens it looks again.

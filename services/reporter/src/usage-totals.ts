@@ -1,13 +1,12 @@
 import {
   AGGREGATIONS,
   type AnalyticsStore,
-  assert,
   HOUR_MS,
   type Mode,
   type Quantity,
-  quantityFromScaled,
   type StreamIdentity,
 } from "@tallyhouse/domain";
+import { quantityOfDecimal, readWatermark } from "@tallyhouse/usage";
 import { z } from "zod";
 import type { Bucket, Feed } from "./account.ts";
 
@@ -61,24 +60,11 @@ export function createUsageTotals(
   stream: Pick<StreamIdentity, "streamId" | "partitionCount">,
 ): UsageTotals {
   return {
-    sealedThrough: () => sealedThrough(analytics, stream),
+    sealedThrough: () => readWatermark(analytics, stream),
     feeds: () => readFeeds(analytics),
     changedBuckets: (input) => changedBuckets(analytics, input),
     totals: (feed, buckets) => totalsOf(analytics, feed, buckets),
   };
-}
-
-async function sealedThrough(
-  analytics: AnalyticsStore,
-  stream: Pick<StreamIdentity, "streamId" | "partitionCount">,
-): Promise<number | null> {
-  // Booking clocks only rise, so the minimum over all partitions is a promise about every later record.
-  const [row] = await analytics.select<{ partitions: string | number; clock: string | number }>(
-    `SELECT uniqExact(logPartition) AS partitions, toUnixTimestamp64Milli(min(logClock)) AS clock
-     FROM progress FINAL WHERE stream = {stream:UInt16} AND logPartition < {partitionCount:UInt32}`,
-    { stream: stream.streamId, partitionCount: stream.partitionCount },
-  );
-  return row === undefined || Number(row.partitions) < stream.partitionCount ? null : Number(row.clock);
 }
 
 async function readFeeds(analytics: AnalyticsStore): Promise<FeedList> {
@@ -154,7 +140,7 @@ async function totalsOf(
   return new Map(
     rows.map((row) => [
       bucketKeyOf({ customerId: row.customer, startAt: Number(row.hour) * 1_000 }),
-      scaledOf(row.quantity),
+      quantityOfDecimal(row.quantity),
     ]),
   );
 }
@@ -162,14 +148,4 @@ async function totalsOf(
 /** The hour bucket that begins at `startAt`. */
 function hourBucket(customerId: string, startAt: number): Bucket {
   return { customerId, startAt, endAt: startAt + HOUR_MS };
-}
-
-const DECIMAL_38_9 = /^(-?)(\d+)(?:\.(\d{1,9}))?$/;
-
-/** A Decimal(38,9) sum as text: wider than what one usage event may hold, so parseQuantity is too strict. */
-export function scaledOf(text: string): Quantity {
-  const match = DECIMAL_38_9.exec(text);
-  assert(match !== null, `a decimal of the store: ${text}`);
-  const [, sign = "", integer = "", fraction = ""] = match;
-  return quantityFromScaled(BigInt(`${sign}${integer}${fraction.padEnd(9, "0")}`));
 }
