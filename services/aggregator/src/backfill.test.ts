@@ -211,7 +211,7 @@ test.each<FaultMode>(["before", "half", "after"])(
       "readPage",
       "readPending",
       "readSlices",
-      "recordBackfill",
+      "recordBackfills",
     ]);
   },
 );

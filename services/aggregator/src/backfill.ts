@@ -27,10 +27,8 @@ export interface BackfillPorts {
 }
 
 /**
- * Counts what stands in front of one activation, stores it, and then says so in `backfills`.
- *
- * The `backfills` row last: earlier, a crash in between would leave usage uncounted for ever. In this order the whole is done again,
- * and writes the same rows: they are a function of the log below the activation, whose keys and version name the activation.
+ * Counts what stands in front of one activation and stores it. Done again, it writes the same rows: they are a function of the log
+ * below the activation, whose keys and version name the activation.
  * @returns the usage events that were read; null when it was stopped.
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry); any part may be stored.
  */
@@ -49,7 +47,6 @@ export async function backfill(pending: PendingBackfill, ports: BackfillPorts): 
       }
     }
   }
-  await store.recordBackfill(pending);
   return events;
 }
 
