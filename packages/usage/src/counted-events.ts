@@ -2,6 +2,7 @@
 import {
   type AnalyticsStore,
   assert,
+  BACKFILL_SPAN_MS,
   compileMeter,
   isJsonObject,
   type Mode,
@@ -10,7 +11,8 @@ import {
   type UsageEvent,
   WINDOW_MS,
 } from "@tallyhouse/domain";
-import { type MeterDefinition, type MeterPlace, placeOf } from "./meter-definitions.ts";
+import type { MeterDefinition } from "./meter-definitions.ts";
+import { type MeterPlace, placeOf } from "./meter-places.ts";
 import { type CorrectedWindows, cutParameter } from "./rollup-query.ts";
 import type { Span } from "./question.ts";
 import type { Part } from "./tally.ts";
@@ -122,6 +124,7 @@ interface EventRow {
   readonly stream: number;
   readonly logPartition: number;
   readonly offset: string;
+  readonly booked: string;
   readonly payload: string;
 }
 
@@ -139,7 +142,7 @@ function selectPage(
   const customers = "windows" in page ? page.windows.map(({ customer }) => customer) : [page.customer];
   return analytics.select<EventRow>(
     `SELECT customer, toString(toUnixTimestamp64Milli(occurredAt)) AS at, stream, logPartition,
-       toString(logOffset) AS offset, payload
+       toString(logOffset) AS offset, toString(toUnixTimestamp64Milli(bookedAt)) AS booked, payload
      FROM ${cutAt === null ? "counted_events" : "counted_events_at(cut = {cut:DateTime('UTC')})"}
      WHERE mode = {mode:String} AND customer IN {customers:Array(String)} AND type = {type:String}
        AND occurredAt >= fromUnixTimestamp64Milli({fromAt:Int64}, 'UTC')
@@ -181,8 +184,9 @@ function contributor({ mode, definition, cutAt }: CountedQuestion): (row: EventR
     const place = definition.places.get(placeOf(row.stream, row.logPartition));
     const offset = BigInt(row.offset);
     const occurredAt = Number(row.at);
-    if (place === undefined || occurredAt < meter.fromAt || !isCountedAt(place, { offset, occurredAt, cutAt }))
-      return null;
+    const bookedAt = Number(row.booked);
+    if (place === undefined || occurredAt < meter.fromAt) return null;
+    if (!isCountedAt(place, { offset, occurredAt, bookedAt, cutAt })) return null;
     const data = parseJson(row.payload);
     assert(isJsonObject(data), `payload of a counted usage event is no object: offset ${row.offset}`);
     const contribution = meter.contributionOf({ ...template, customer: row.customer, occurredAt, data });
@@ -197,11 +201,17 @@ function contributor({ mode, definition, cutAt }: CountedQuestion): (row: EventR
 
 /** Whether the rollups of the partition hold the usage event, as far as they were booked before the cut. */
 function isCountedAt(
-  place: MeterPlace,
-  usage: { readonly offset: bigint; readonly occurredAt: number; readonly cutAt: number | null },
+  { fromOffset, backfilledAt, untilAt }: MeterPlace,
+  usage: {
+    readonly offset: bigint;
+    readonly occurredAt: number;
+    readonly bookedAt: number;
+    readonly cutAt: number | null;
+  },
 ): boolean {
-  if (place.untilAt !== null && usage.occurredAt >= place.untilAt) return false;
-  // A backfill is booked with the activation, and what stands behind the activation is booked later still.
-  if (usage.cutAt !== null && place.activatedAt >= usage.cutAt) return false;
-  return place.isBackfilled || usage.offset >= place.activatedOffset;
+  if (usage.occurredAt >= untilAt) return false;
+  if (fromOffset !== null && usage.offset >= fromOffset) return true;
+  // A backfill is booked with its activation, and reaches back only so far.
+  if (backfilledAt === null || (usage.cutAt !== null && backfilledAt >= usage.cutAt)) return false;
+  return usage.bookedAt >= backfilledAt - BACKFILL_SPAN_MS;
 }

@@ -1,12 +1,5 @@
-export {
-  chooseDefinition,
-  isBackfilling,
-  type MeterDefinition,
-  type MeterPlace,
-  placeOf,
-  readDefinitions,
-  type StreamSize,
-} from "./meter-definitions.ts";
+export { chooseDefinition, isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
+export type { MeterPlace, StreamSize } from "./meter-places.ts";
 export type { Refusal, UsageGroup, UsageQuestion } from "./question.ts";
 export {
   type CustomersQuestion,

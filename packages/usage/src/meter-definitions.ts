@@ -1,6 +1,7 @@
 /** Which meters exist, as the log itself says: the activations, ends and backfills that the aggregator stored. */
 import { type AnalyticsStore, type Mode, MeterRuleSchema, type MeterVersion, parseInstant } from "@tallyhouse/domain";
 import { z } from "zod";
+import { type Activation, isActiveIn, type MeterPlace, placeOf, placesOf, type StreamSize } from "./meter-places.ts";
 
 const ActivationSchema = z.object({
   mode: z.enum(["live", "test"]),
@@ -9,54 +10,24 @@ const ActivationSchema = z.object({
   rule: MeterRuleSchema,
 });
 
-/** What one partition of a stream knows of a meter version. */
-export interface MeterPlace {
-  readonly stream: number;
-  readonly partition: number;
-  /** Offset of the first activation; a repeated one changes nothing. */
-  readonly activatedOffset: bigint;
-  /** The partition's log clock at that offset, epoch milliseconds. */
-  readonly activatedAt: number;
-  /** Usage that occurred from here on does not count, epoch milliseconds; null without an end. The earliest of several ends. */
-  readonly untilAt: number | null;
-  /** Whether the usage in front of the activation is folded. Until then only what stands behind it counts. */
-  readonly isBackfilled: boolean;
-}
-
-/** A meter version and where in the log it became active. */
+/** A meter version and where in the log it counts. */
 export interface MeterDefinition {
   readonly version: MeterVersion;
-  /** By `stream/partition`, see {@link placeOf}. */
   readonly places: ReadonlyMap<string, MeterPlace>;
   /** Whether every partition of the current stream has it. */
   readonly isActive: boolean;
-}
-
-/** The stream whose partitions must all know a meter before it is active. */
-export interface StreamSize {
-  readonly streamId: number;
-  readonly partitionCount: number;
-}
-
-/** Key of {@link MeterDefinition.places}. */
-export function placeOf(stream: number, partition: number): string {
-  return `${stream}/${partition}`;
+  /** bookedAt of every activation, epoch milliseconds; of the current stream and of those before it. */
+  readonly activatedAts: readonly number[];
+  /** bookedAt of those in front of which usage is not folded yet. */
+  readonly pendingAts: readonly number[];
 }
 
 /**
- * Whether usage in front of an activation may still be missing from the figures: a partition of the current stream has not folded
- * what stands before the activation. False soon after an activation, and for ever from then on.
- * @param cutAt as known at this instant: activations booked later do not matter
+ * Whether usage in front of an activation is still missing from the figures. True soon after an activation, false for ever from then on.
+ * @param cutAt as known at this cut: activations booked later do not matter. null: now
  */
-export function isBackfilling(definition: MeterDefinition, streamId: number, cutAt: number | null = null): boolean {
-  return [...definition.places.values()].some(
-    (place) =>
-      place.stream === streamId &&
-      !place.isBackfilled &&
-      // In front of offset 0 there is nothing to fold.
-      place.activatedOffset > 0n &&
-      (cutAt === null || place.activatedAt < cutAt),
-  );
+export function isBackfilling({ pendingAts }: MeterDefinition, cutAt: number | null): boolean {
+  return pendingAts.some((bookedAt) => cutAt === null || bookedAt < cutAt);
 }
 
 /**
@@ -72,78 +43,85 @@ export async function readDefinitions(
   const parameters = { mode: filter.mode, meter: filter.meter ?? "" };
   // Backfills last: a row that is written in between makes more usage count, never less than what was promised by a watermark.
   const activations = await analytics.select<ActivationRow>(ACTIVATIONS_SQL, parameters);
-  const ends = untilByPlace(await analytics.select<EndRow>(ENDS_SQL, parameters));
-  const backfills = await analytics.select<{ place: string }>(BACKFILLS_SQL, parameters);
-  const backfilled = new Set(backfills.map(({ place }) => place));
-  const found = new Map<string, { version: MeterVersion; places: Map<string, MeterPlace> }>();
+  const ends = await analytics.select<PlaceRow & { until: string }>(ENDS_SQL, parameters);
+  const backfills = await analytics.select<PlaceRow>(BACKFILLS_SQL, parameters);
+  const backfilled = new Set(backfills.map(({ label, stream: id, partition }) => `${label}/${placeOf(id, partition)}`));
+  const found = new Map<string, { version: MeterVersion; activations: Map<string, Activation> }>();
   for (const row of activations) {
     const version = ActivationSchema.parse(JSON.parse(row.body));
-    const label = `${version.meter}@${version.version}`;
-    const entry = found.get(label) ?? { version, places: new Map<string, MeterPlace>() };
-    const place = placeOf(row.stream, row.logPartition);
-    // Rows come in the order of offsets: the first activation counts, a repeated one is a no-op.
-    if (!entry.places.has(place)) {
-      entry.places.set(place, {
-        stream: row.stream,
-        partition: row.logPartition,
-        activatedOffset: BigInt(row.offset),
-        activatedAt: Number(row.at),
-        untilAt: ends.get(`${label}/${place}`) ?? null,
-        isBackfilled: backfilled.has(`${label}/${place}`),
-      });
-    }
+    const label = labelOf(version);
+    const entry = found.get(label) ?? { version, activations: new Map<string, Activation>() };
     found.set(label, entry);
+    const place = placeOf(row.stream, row.partition);
+    // Rows come in the order of offsets: the first activation counts, a repeated one is a no-op.
+    if (entry.activations.has(place)) continue;
+    const isBackfilled = backfilled.has(`${label}/${place}`);
+    entry.activations.set(place, { place, offset: BigInt(row.offset), bookedAt: Number(row.at), isBackfilled });
   }
   return [...found.values()]
-    .map(({ version, places }) => ({
-      version,
-      places,
-      isActive:
-        [...places.values()].filter((place) => place.stream === stream.streamId).length >= stream.partitionCount,
-    }))
+    .map((entry) => definitionOf(entry, ends, stream))
     .sort((a, b) => compare(a.version.meter, b.version.meter) || a.version.version - b.version.version);
 }
 
-interface ActivationRow {
-  readonly body: string;
+function definitionOf(
+  { version, activations }: { readonly version: MeterVersion; readonly activations: ReadonlyMap<string, Activation> },
+  ends: readonly (PlaceRow & { readonly until: string })[],
+  stream: StreamSize,
+): MeterDefinition {
+  const untilAts = new Map<string, number>();
+  for (const { label, until, ...row } of ends) {
+    if (label !== labelOf(version)) continue;
+    const place = placeOf(row.stream, row.partition);
+    const untilAt = parseInstant(until) ?? Number.POSITIVE_INFINITY;
+    untilAts.set(place, Math.min(untilAt, untilAts.get(place) ?? untilAt));
+  }
+  const places = placesOf(activations, untilAts, stream);
+  const streams = new Set([stream, ...(stream.predecessors ?? [])].map(({ streamId }) => String(streamId)));
+  // A stream that is none of these is not folded any more: what it has not counted it never will.
+  const live = [...activations.values()].filter(({ place }) => streams.has(place.split("/")[0] ?? ""));
+  return {
+    version,
+    places,
+    isActive: isActiveIn(places, stream),
+    activatedAts: live.map(({ bookedAt }) => bookedAt),
+    pendingAts: live.filter(({ isBackfilled }) => !isBackfilled).map(({ bookedAt }) => bookedAt),
+  };
+}
+
+function labelOf({ meter, version }: Pick<MeterVersion, "meter" | "version">): string {
+  return `${meter}@${version}`;
+}
+
+interface PlaceRow {
+  /** As {@link labelOf}. */
+  readonly label: string;
   readonly stream: number;
-  readonly logPartition: number;
+  readonly partition: number;
+}
+
+interface ActivationRow extends Omit<PlaceRow, "label"> {
+  readonly body: string;
   readonly offset: string;
   readonly at: string;
 }
 
 const ACTIVATIONS_SQL = `
-SELECT body, stream, logPartition, toString(logOffset) AS offset, toString(toUnixTimestamp64Milli(bookedAt)) AS at
+SELECT body, stream, logPartition AS partition, toString(logOffset) AS offset, toString(toUnixTimestamp64Milli(bookedAt)) AS at
 FROM control_records
 WHERE kind = 'meter.activate' AND JSONExtractString(body, 'mode') = {mode:String}
   AND ({meter:String} = '' OR JSONExtractString(body, 'meter') = {meter:String})
 ORDER BY stream, logPartition, logOffset`;
 
-interface EndRow {
-  readonly place: string;
-  readonly until: string;
-}
-
 const ENDS_SQL = `
-SELECT concat(JSONExtractString(body, 'meter'), '@', toString(JSONExtractUInt(body, 'version')), '/', toString(stream), '/',
-  toString(logPartition)) AS place, JSONExtractString(body, 'until') AS until
+SELECT concat(JSONExtractString(body, 'meter'), '@', toString(JSONExtractUInt(body, 'version'))) AS label, stream,
+  logPartition AS partition, JSONExtractString(body, 'until') AS until
 FROM control_records
 WHERE kind = 'meter.end' AND JSONExtractString(body, 'mode') = {mode:String}
   AND ({meter:String} = '' OR JSONExtractString(body, 'meter') = {meter:String})`;
 
 const BACKFILLS_SQL = `
-SELECT DISTINCT concat(meter, '@', toString(meterVersion), '/', toString(stream), '/', toString(logPartition)) AS place
+SELECT DISTINCT concat(meter, '@', toString(meterVersion)) AS label, stream, logPartition AS partition
 FROM backfills WHERE mode = {mode:String} AND ({meter:String} = '' OR meter = {meter:String})`;
-
-/** An end lies ahead of everything that was counted before it, so the earliest one tells the same at every offset. */
-function untilByPlace(rows: readonly EndRow[]): ReadonlyMap<string, number> {
-  const earliest = new Map<string, number>();
-  for (const { place, until } of rows) {
-    const at = parseInstant(until) ?? Number.POSITIVE_INFINITY;
-    earliest.set(place, Math.min(at, earliest.get(place) ?? at));
-  }
-  return earliest;
-}
 
 function compare(a: string, b: string): number {
   if (a === b) return 0;

@@ -124,20 +124,28 @@ export function cutParameter(cutAt: number | null): Record<string, string> {
   return cutAt === null ? {} : { cut: new Date(cutAt).toISOString().slice(0, 19).replace("T", " ") };
 }
 
-/** Leaves corrected windows out of the rows of `r`. Bound as two arrays of one length, because no list of tuples can be. */
+/** Leaves corrected windows out of the rows of `r`. Bound as flat arrays, because no list of lists can be. */
 export function withoutSql(without: readonly CorrectedWindows[]): string {
   if (without.length === 0) return "";
   return ` AND (r.customer, toUnixTimestamp(r.windowStart)) NOT IN (
-         SELECT corrected.1 AS customer, arrayJoin(corrected.2) AS start
-         FROM (SELECT arrayJoin(arrayZip({withoutCustomers:Array(String)}, {withoutStarts:Array(Array(UInt32))})) AS corrected))`;
+         SELECT corrected.1 AS customer, arrayJoin(arraySlice({withoutStarts:Array(UInt32)}, corrected.2, corrected.3)) AS start
+         FROM (SELECT arrayJoin(arrayZip({withoutCustomers:Array(String)}, {withoutFirsts:Array(UInt32)},
+           {withoutCounts:Array(UInt32)})) AS corrected))`;
 }
 
-/** The values of {@link withoutSql}. */
+/** The values of {@link withoutSql}: each customer's part of all starts by its first position, counted from 1, and its length. */
 export function withoutParameters(without: readonly CorrectedWindows[]): Record<string, unknown> {
   if (without.length === 0) return {};
+  let first = 1;
+  const firsts = without.map(({ starts }) => {
+    first += starts.length;
+    return first - starts.length;
+  });
   return {
     withoutCustomers: without.map(({ customer }) => customer),
-    withoutStarts: without.map(({ starts }) => starts),
+    withoutStarts: without.flatMap(({ starts }) => starts),
+    withoutFirsts: firsts,
+    withoutCounts: without.map(({ starts }) => starts.length),
   };
 }
 
@@ -196,7 +204,7 @@ export function selectRollups(analytics: AnalyticsStore, question: RollupQuestio
       ...rangeParameters(question),
       ...withoutParameters(without),
       ...(customers === undefined ? {} : { customers }),
-      ...(isUnique && hashes.length > 0 ? { hashes } : {}),
+      ...(isUnique && hashes.length > 0 ? { hashes: hashes.map(BigInt) } : {}),
       starts: zone.segments.map(({ startAt }) => Math.max(0, startAt) / 1_000),
       offsets: zone.segments.map(({ offsetMs }) => offsetMs / 1_000),
       rowsMax: question.rowsMax,

@@ -16,7 +16,8 @@ import {
   quantityFromScaled,
   ZERO_QUANTITY,
 } from "@tallyhouse/domain";
-import { isBackfilling, type MeterDefinition, readDefinitions, type StreamSize } from "./meter-definitions.ts";
+import { isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
+import type { StreamSize } from "./meter-places.ts";
 import type { Refusal, UsageGroup } from "./question.ts";
 import { readUsageGroups } from "./read-usage.ts";
 import { cutParameter } from "./rollup-query.ts";
@@ -63,7 +64,7 @@ export async function readSeal(
   if (watermarkAt === null || watermarkAt < cutAt) return { kind: "open", reason: "watermark", watermarkAt };
   const all = await readDefinitions(analytics, stream, { mode, ...(meter === undefined ? {} : { meter }) });
   const definitions = version === undefined ? all : all.filter((one) => one.version.version === version);
-  const isOpen = definitions.some((definition) => isBackfilling(definition, stream.streamId, cutAt));
+  const isOpen = definitions.some((definition) => isBackfilling(definition, cutAt));
   return isOpen ? { kind: "open", reason: "backfill", watermarkAt } : { kind: "sealed", watermarkAt, definitions };
 }
 
@@ -107,7 +108,7 @@ export async function readSealedTotals(
   const state = await readSeal(analytics, stream, question);
   if (state.kind === "open") return state;
   const [definition] = state.definitions;
-  const isKnown = [...(definition?.places.values() ?? [])].some(({ activatedAt }) => activatedAt < cutAt);
+  const isKnown = definition?.activatedAts.some((bookedAt) => bookedAt < cutAt) ?? false;
   if (definition === undefined || !isKnown) return { kind: "unknown" };
   const reading = await readUsageGroups(analytics, {
     ...question,

@@ -1,5 +1,5 @@
 import type { AnalyticsStore } from "@tallyhouse/domain";
-import type { StreamSize } from "./meter-definitions.ts";
+import type { StreamSize } from "./meter-places.ts";
 
 /**
  * The watermark W: everything that the log received before this instant is in the figures. It is the smallest log clock of all

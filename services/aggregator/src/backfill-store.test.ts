@@ -3,11 +3,11 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
-import type { AnalyticsStore, AnalyticsValue } from "@tallyhouse/domain";
+import { type AnalyticsStore, type AnalyticsValue, BACKFILL_SPAN_MS } from "@tallyhouse/domain";
 import { meterVersion } from "@tallyhouse/testkit";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { backfill } from "./backfill.ts";
-import { BACKFILL_SPAN_MS, createBackfillStore, type PendingBackfill } from "./backfill-store.ts";
+import { createBackfillStore, type PendingBackfill } from "./backfill-store.ts";
 import { HOUR_MS, NOON, STREAM } from "./testing/scenario.ts";
 
 const DAY_MS = 24 * HOUR_MS;

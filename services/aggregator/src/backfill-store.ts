@@ -1,6 +1,7 @@
 /** Where a backfill reads stored usage and writes its rows; the SQL of both. */
 import {
   type AnalyticsStore,
+  BACKFILL_SPAN_MS,
   DAY_MS,
   type MeterVersion,
   MeterRuleSchema,
@@ -92,11 +93,6 @@ export interface BackfillStore {
 /** Tables that a backfill writes rows of lane 1 to. */
 export type LaneTable = "rollup" | "rollup_uniq";
 
-/**
- * Usage booked longer before the activation is not backfilled. Raw rows live 400 days: with 10 days to spare, every repetition of a
- * backfill within them finds the same rows, whatever expires meanwhile, and so writes the same.
- */
-export const BACKFILL_SPAN_MS = 390 * DAY_MS;
 /** Nothing counts further ahead of its booking (the greatest MAX_AHEAD_SECONDS): usage from an instant on was booked a day before it or later. */
 const BOOKED_BEFORE_MAX_MS = DAY_MS;
 /** A stream that ended: all its offsets. */

@@ -87,7 +87,7 @@ export async function readUsage(request: UsageRequest, ports: UsagePorts): Promi
     return notSealed(cutAt, { kind: "open", reason: "watermark", watermarkAt });
   const definition = await findDefinition(request, ports);
   if (definition === null) return meterUnknown(request);
-  if (cutAt !== null && isBackfilling(definition, stream.streamId, cutAt))
+  if (cutAt !== null && isBackfilling(definition, cutAt))
     return notSealed(cutAt, { kind: "open", reason: "backfill", watermarkAt });
   const dimensions = Object.keys(definition.version.rule.dimensions);
   const unknown = request.groupBy.filter((name) => !dimensions.includes(name));
@@ -106,7 +106,7 @@ export async function readUsage(request: UsageRequest, ports: UsagePorts): Promi
       window: request.window,
       tz: request.zone.name,
       asOf: asOfAt === null ? null : formatInstant(asOfAt),
-      ...(cutAt === null ? backfillingOf(definition, ports) : {}),
+      ...(cutAt === null ? backfillingOf(definition) : {}),
       data: rowsOf(request, definition, reading.groups),
     },
   };
@@ -135,7 +135,7 @@ export async function readCustomers(request: CustomersRequest, ports: UsagePorts
       start: formatInstant(request.fromAt),
       end: formatInstant(request.toAt),
       asOf: watermarkAt === null ? null : formatInstant(watermarkAt),
-      ...backfillingOf(definition, ports),
+      ...backfillingOf(definition),
       data: reading.customers.map(({ customer, quantity }) => ({ customer, quantity: formatQuantity(quantity) })),
     },
   };
@@ -181,8 +181,8 @@ function rowsOf(
 }
 
 /** Says that the figures still grow, and nothing otherwise. */
-function backfillingOf(definition: MeterDefinition, { stream }: UsagePorts): { readonly backfilling?: true } {
-  return isBackfilling(definition, stream.streamId) ? { backfilling: true } : {};
+function backfillingOf(definition: MeterDefinition): { readonly backfilling?: true } {
+  return isBackfilling(definition, null) ? { backfilling: true } : {};
 }
 
 type Refused = { readonly kind: "problem"; readonly problem: Problem };
