@@ -369,7 +369,7 @@ export class Aggregator implements Component {
       readSlices: (query) => patiently(() => store.readSlices(query)),
       readPage: (query) => patiently(() => store.readPage(query)),
       insertLane: (table, rows) => patiently(() => store.insertLane(table, rows)),
-      recordBackfill: (pending) => patiently(() => store.recordBackfill(pending)),
+      recordBackfills: (done) => patiently(() => store.recordBackfills(done)),
     };
   }
 
