@@ -54,10 +54,10 @@ export interface AggregatorStatus {
   readonly stuckPartitions: readonly number[];
   /** Folded and not acknowledged. */
   readonly bufferedBytes: number;
-  /** Memory of the dedupe indexes. */
-  readonly dedupeBytes: number;
   /** Activations of owned partitions whose earlier usage is being counted; figures of their meters are too small meanwhile. */
   readonly pendingBackfills: number;
+  /** Memory of the dedupe indexes. */
+  readonly dedupeBytes: number;
   /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
   readonly unstoredMs: number;
   /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
@@ -72,9 +72,9 @@ export class Aggregator implements Component {
   readonly #config: AggregatorConfig;
   readonly #ports: AggregatorPorts;
   readonly #metrics: AggregatorMetrics;
+  readonly #backfiller: Backfiller;
   readonly #memory: DedupeMemory;
   #hasWarnedOfMemory = false;
-  readonly #backfiller: Backfiller;
   readonly #failed = Promise.withResolvers<never>();
   /** Rejects with the first failure of a part that nobody awaits. */
   readonly failed: Promise<never> = this.#failed.promise;
@@ -191,8 +191,8 @@ export class Aggregator implements Component {
       partitions,
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
-      dedupeBytes: this.#memory.sizeBytes,
       pendingBackfills: this.#backfiller.pendingCount,
+      dedupeBytes: this.#memory.sizeBytes,
       unstoredMs,
       state,
       isReady: state === "ok",
@@ -369,7 +369,7 @@ export class Aggregator implements Component {
       readSlices: (query) => patiently(() => store.readSlices(query)),
       readPage: (query) => patiently(() => store.readPage(query)),
       insertLane: (table, rows) => patiently(() => store.insertLane(table, rows)),
-      recordBackfill: (pending) => patiently(() => store.recordBackfill(pending)),
+      recordBackfills: (done) => patiently(() => store.recordBackfills(done)),
     };
   }
 

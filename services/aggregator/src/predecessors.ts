@@ -1,7 +1,6 @@
 /** How a new stream goes on from the streams before it: their identities, their meters, their clock. */
 import type { StreamIdentity, StreamPredecessor } from "@tallyhouse/domain";
 import { halt } from "./halt.ts";
-import type { IdentityQuery } from "./identity-rows.ts";
 import type { ResultStore } from "./result-store.ts";
 import type { Task } from "./task.ts";
 
@@ -40,35 +39,22 @@ export async function clockAfter(partition: number, predecessors: readonly Prede
   return clockAt;
 }
 
-/** Where the identities that predecessors counted are read; `bookedFrom` in epoch seconds. */
-export async function identitiesBefore(
-  newPartition: number,
-  predecessors: readonly PredecessorStore[],
-  bookedFrom: number,
-): Promise<{ store: ResultStore; query: IdentityQuery }[]> {
-  return Promise.all(
-    predecessors.map(async (before) => ({
-      store: before.store,
-      query: { ...(await endOf(before, newPartition)), bookedFrom },
-    })),
-  );
-}
-
-/** Loads every meter of predecessors, with its end. Their voids and closes are of offsets of those streams. */
-export async function loadMetersBefore(task: Task, predecessors: readonly PredecessorStore[]): Promise<void> {
+/** Gives the task every meter of its predecessors, with its end. Before its own control records, which may end one. */
+export async function inheritMeters(task: Task, predecessors: readonly PredecessorStore[]): Promise<void> {
   for (const before of predecessors) {
-    for (const control of await before.store.readControls(await endOf(before, task.partition))) {
+    for (const control of await before.store.readControls(await placeIn(before, task.partition))) {
+      // Voids and the close are of offsets of that stream.
       if (control.kind === "meter.activate") task.meters.add(control.version);
       if (control.kind === "meter.end") task.meters.end(control.name, control.untilAt);
     }
   }
 }
 
-/** A predecessor's partition, and the offset that everything it counted is below. */
-async function endOf(
+/** Where a predecessor has what a partition of this stream goes on from: everything that is stored whole. */
+export async function placeIn(
   before: PredecessorStore,
   newPartition: number,
-): Promise<{ partition: number; belowOffset: number }> {
+): Promise<{ readonly partition: number; readonly belowOffset: number }> {
   const partition = partitionIn(before, newPartition);
   const progress = await before.store.readProgress(partition);
   return { partition, belowOffset: progress?.nextOffset ?? 0 };
@@ -81,13 +67,12 @@ function partitionIn(before: StreamPredecessor, partition: number): number {
 
 /** Progress behind the close says that everything that will ever count is stored. Ticks go on, but not this clock. */
 async function endOfClosed(newPartition: number, before: PredecessorStore): Promise<number> {
-  const partition = partitionIn(before, newPartition);
-  const progress = await before.store.readProgress(partition);
-  const controls = await before.store.readControls({ partition, belowOffset: progress?.nextOffset ?? 0 });
-  for (const control of controls) if (control.kind === "stream.close") return control.bookedAt;
+  const place = await placeIn(before, newPartition);
+  for (const control of await before.store.readControls(place))
+    if (control.kind === "stream.close") return control.bookedAt;
   throw halt(
     "STREAM_MISMATCH",
-    `stream ${before.streamId} partition ${partition} is not closed, or its close is not folded yet: let its aggregator finish first. If its ` +
+    `stream ${before.streamId} partition ${place.partition} is not closed, or its close is not folded yet: let its aggregator finish first. If its ` +
       `log was lost, say so: ${before.streamId}:${before.partitionCount}:lost in STREAM_PREDECESSORS`,
   );
 }

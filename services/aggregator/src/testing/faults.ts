@@ -86,7 +86,12 @@ export function mortalBackfills(store: BackfillStore, fault: Fault): BackfillSto
         () => store.insertLane(table, rows),
         () => store.insertLane(table, rows.slice(0, Math.ceil(rows.length / 2))),
       ),
-    recordBackfill: (pending) => fault.around("recordBackfill", () => store.recordBackfill(pending)),
+    recordBackfills: (done) =>
+      fault.around(
+        "recordBackfills",
+        () => store.recordBackfills(done),
+        () => store.recordBackfills(done.slice(0, Math.ceil(done.length / 2))),
+      ),
   };
 }
 
