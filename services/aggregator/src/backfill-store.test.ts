@@ -252,7 +252,7 @@ test("finds each activation once, below the stored prefix, until its backfill is
     activatedOffset: 10,
     sources: [{ stream: STREAM.streamId, belowOffset: 10, ver: 10 }],
   });
-  if (first !== undefined) await store.recordBackfill(first);
+  if (first !== undefined) await store.recordBackfills([first]);
   expect(await offsets()).toEqual([13, 14]);
 });
 
@@ -290,8 +290,10 @@ test("G1 G3 usage of the streams before belongs to the partition of the same num
   const store = createBackfillStore({ analytics, stream });
   for (let round = 0; round < 2; round += 1) {
     for (const partition of [0, 1, 2, 3]) {
-      for (const pending of await store.readPending({ partition, belowOffset: 1_000 }))
-        await backfill(pending, { store, stream, isWanted: () => true });
+      const all = await store.readPending({ partition, belowOffset: 1_000 });
+      expect(round === 0 || all.length === 0).toBe(true);
+      for (const pending of all) await backfill(pending, { store, stream, isWanted: () => true });
+      if (all.length > 0) await store.recordBackfills(all);
     }
   }
   const rows = await analytics.select(

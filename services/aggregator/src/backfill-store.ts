@@ -86,8 +86,8 @@ export interface BackfillStore {
   ): Promise<readonly StoredUsage[]>;
   /** Stores rows of lane 1. Safe to repeat: yes, equal keys are equal rows. */
   insertLane(table: LaneTable, rows: readonly Row[]): Promise<void>;
-  /** Says that the backfill is whole; call it only when every row of it is acknowledged. Safe to repeat: yes. */
-  recordBackfill(pending: PendingBackfill): Promise<void>;
+  /** Says that backfills are whole; call it only when every row of them is acknowledged. Safe to repeat: yes. */
+  recordBackfills(done: readonly PendingBackfill[]): Promise<void>;
 }
 
 /** Tables that a backfill writes rows of lane 1 to. */
@@ -154,11 +154,18 @@ export function createBackfillStore(input: {
       }));
     },
     insertLane: (table, rows) => analytics.insert({ table, columns: RESULT_COLUMNS[table], rows }),
-    async recordBackfill({ stream, partition, version, activatedOffset }) {
+    async recordBackfills(done) {
       await analytics.insert({
         table: "backfills",
         columns: ["stream", "logPartition", "mode", "meter", "meterVersion", "ver"],
-        rows: [[stream, partition, version.mode, version.meter, version.version, activatedOffset]],
+        rows: done.map(({ stream, partition, version: { mode, meter, version }, activatedOffset }) => [
+          stream,
+          partition,
+          mode,
+          meter,
+          version,
+          activatedOffset,
+        ]),
       });
     },
   };

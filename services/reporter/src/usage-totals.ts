@@ -27,6 +27,11 @@ export interface UsageTotals {
    * null until every partition of the stream has a progress row: a partition never heard of may hold anything.
    */
   sealedThrough(): Promise<number | null>;
+  /**
+   * The earliest activation whose earlier usage is not counted yet (its backfill writes rows booked at the activation), epoch
+   * milliseconds; null when there is none. Read after {@link sealedThrough} and before the totals.
+   */
+  backfillingSince(): Promise<number | null>;
   /** Every activated meter version, as the log's control records say. */
   feeds(): Promise<FeedList>;
   /**
@@ -61,10 +66,24 @@ export function createUsageTotals(
 ): UsageTotals {
   return {
     sealedThrough: () => readWatermark(analytics, stream),
+    backfillingSince: () => backfillingSince(analytics),
     feeds: () => readFeeds(analytics),
     changedBuckets: (input) => changedBuckets(analytics, input),
     totals: (feed, buckets) => totalsOf(analytics, feed, buckets),
   };
+}
+
+/** Of every stream: one before this one may have ended with a backfill to do, which its successor does. */
+async function backfillingSince(analytics: AnalyticsStore): Promise<number | null> {
+  const [row] = await analytics.select<{ pending: string; since: string }>(
+    `SELECT toString(count()) AS pending, toString(toUnixTimestamp64Milli(min(bookedAt))) AS since
+     FROM control_records
+     WHERE kind = 'meter.activate'
+       AND (stream, logPartition, JSONExtractString(body, 'mode'), JSONExtractString(body, 'meter'),
+         JSONExtractUInt(body, 'version')) NOT IN (
+         SELECT stream, logPartition, toString(mode), meter, toUInt64(meterVersion) FROM backfills)`,
+  );
+  return row === undefined || row.pending === "0" ? null : Number(row.since);
 }
 
 async function readFeeds(analytics: AnalyticsStore): Promise<FeedList> {
