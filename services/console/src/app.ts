@@ -19,11 +19,13 @@ import {
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
+import { addCorrectionRoutes } from "./corrections-routes.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
 import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
+import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
@@ -63,6 +65,7 @@ export async function buildConsole(
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: "idle",
     return503OnClosing: true,
+    routerOptions: { maxParamLength: PATH_PARAMETER_MAX },
   });
   app.addHook("onRequest", (_request, reply, done) => {
     void reply.header("x-content-type-options", "nosniff").header("cache-control", "no-store");
@@ -72,6 +75,7 @@ export async function buildConsole(
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
   addMeterRoutes(app, { ...ports, stream });
+  addCorrectionRoutes(app, { ...ports, stream });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);

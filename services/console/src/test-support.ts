@@ -204,7 +204,19 @@ export async function store(
   await insert(analytics, "rollup", rows);
 }
 
-function rawRowOf({ partition, offset, event }: Counted): Record<string, AnalyticsValue> {
+/** Stores one raw row; what is not given is that of a record without a usage event. */
+export async function rawRow(
+  analytics: AnalyticsStore,
+  given: { readonly partition: number; readonly offset: number } & Readonly<Record<string, AnalyticsValue>>,
+): Promise<void> {
+  const { partition, offset, ...rest } = given;
+  const none = { mode: "none", customer: "", source: "", id: "", type: "", occurredAt: 0, receivedAt: 0, decidedAt: 0 };
+  const place = { stream: STREAM.streamId, logPartition: partition, logOffset: offset };
+  await insert(analytics, "raw_events", [{ ...place, ...none, payloadHash: 0, ...rest }]);
+}
+
+/** The raw row of a counted usage event. */
+export function rawRowOf({ partition, offset, event }: Counted): Record<string, AnalyticsValue> {
   return {
     stream: STREAM.streamId,
     logPartition: partition,
