@@ -20,6 +20,7 @@ import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
+import { addFindRoutes } from "./find-routes.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
@@ -76,6 +77,7 @@ export async function buildConsole(
   addUsageRoutes(app, { ...ports, stream });
   addMeterRoutes(app, { ...ports, stream });
   addCorrectionRoutes(app, { ...ports, stream });
+  addFindRoutes(app, { ...ports, stream });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);

@@ -3,6 +3,7 @@ import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
+import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, MetersBodySchema } from "./meters-routes.ts";
 import { CustomersParameters, UsageParameters } from "./usage-request.ts";
 
@@ -134,6 +135,18 @@ const correction = (input: {
     },
   });
 
+const found = (id: string, parameters: readonly Json[]): Json =>
+  operation({
+    id,
+    summary: "Every record of one usage event: where it is, what became of it, which meters and ledger rows it is in.",
+    more: { parameters },
+    responses: {
+      "200": json("records, corrections and ledger rows; asOf: what the log received before it is in them"),
+      "400": problem("a parameter is wrong; problems names each"),
+      "404": problem("no record of it; detail says up to when that is certain"),
+    },
+  });
+
 const PATHS: Paths = {
   "/v1/usage": {
     get: operation({
@@ -169,6 +182,15 @@ const PATHS: Paths = {
         "404": problem("no such meter in this mode"),
       },
     }),
+  },
+  "/v1/usage/events/{source}/{id}": {
+    get: found("findEvent", [
+      ...IDENTITY_PATH,
+      ...parametersOf(FindParameters.pick({ customer: true }), { customer: "acme" }),
+    ]),
+  },
+  "/v1/usage/events": {
+    get: found("findEventByQuery", parametersOf(FindParameters, { customer: "acme", source: "..", id: "evt-1" })),
   },
   "/admin/v1/status": {
     get: operation({
