@@ -24,15 +24,33 @@ export async function readApplied(
   analytics: AnalyticsStore,
   targets: readonly LogPlace[],
 ): Promise<ReadonlyMap<string, AppliedRecord>> {
-  if (targets.length === 0) return new Map();
-  const rows = await analytics.select<{ place: string; offset: string; body: string }>(
+  const found = new Map<string, AppliedRecord>();
+  for (const chunk of chunksOf(targets)) {
+    for (const { place, offset, body } of await selectApplied(analytics, chunk))
+      found.set(place, { offset: Number(offset), body });
+  }
+  return found;
+}
+
+function selectApplied(
+  analytics: AnalyticsStore,
+  targets: readonly LogPlace[],
+): Promise<{ place: string; offset: string; body: string }[]> {
+  return analytics.select(
     `SELECT concat(toString(stream), '/', toString(logPartition), '/', target) AS place,
        toString(logOffset) AS offset, body
      FROM control_records WHERE kind IN ('void', 'replace') AND target IN {targets:Array(String)}
        AND has({places:Array(String)}, place)`,
     { targets: targets.map(({ offset }) => String(offset)), places: targets.map(placeText) },
   );
-  return new Map(rows.map(({ place, offset, body }) => [place, { offset: Number(offset), body }]));
+}
+
+/** Few enough to be bound in the URL of a request to ClickHouse: 64 characters each, 6 kB. */
+const CHUNK_SIZE = 100;
+
+function chunksOf<Each>(all: readonly Each[]): Each[][] {
+  const count = Math.ceil(all.length / CHUNK_SIZE);
+  return Array.from({ length: count }, (_, index) => all.slice(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE));
 }
 
 /**
@@ -64,7 +82,12 @@ async function readRefused(
   analytics: AnalyticsStore,
   corrections: readonly Correction[],
 ): Promise<ReadonlySet<number>> {
-  if (corrections.length === 0) return new Set();
+  const refused = new Set<number>();
+  for (const chunk of chunksOf(corrections)) for (const id of await selectRefused(analytics, chunk)) refused.add(id);
+  return refused;
+}
+
+async function selectRefused(analytics: AnalyticsStore, corrections: readonly Correction[]): Promise<number[]> {
   const digests = new Map(corrections.map((correction) => [refusedDigest(correction), correction.id]));
   const rows = await analytics.select<{ digest: string }>(
     `SELECT DISTINCT lower(hex(SHA256(payload))) AS digest FROM raw_events
@@ -76,7 +99,7 @@ async function readRefused(
       sinceAt: Math.min(...corrections.map(({ createdAt }) => createdAt)) - DAY_MS,
     },
   );
-  return new Set(rows.flatMap(({ digest }) => digests.get(digest) ?? []));
+  return rows.flatMap(({ digest }) => digests.get(digest) ?? []);
 }
 
 function refusedDigest(correction: Correction): string {

@@ -58,7 +58,7 @@ test("every described route is registered", () => {
       expect([path, app.hasRoute({ method: method.toUpperCase() as "GET", url })]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(14);
+  expect(Object.keys(document.paths)).toHaveLength(15);
 });
 
 test("a route that is not described ends the start", () => {

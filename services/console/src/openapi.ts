@@ -242,6 +242,18 @@ const PATHS: Paths = {
       },
     }),
   },
+  "/admin/v1/sweeps": {
+    get: operation({
+      id: "getSweeps",
+      summary: "What the last sweeps for usage events that counted twice found, newest first.",
+      responses: { "200": json("sweeps") },
+    }),
+    post: operation({
+      id: "requestSweep",
+      summary: "Asks for such a sweep now.",
+      responses: { "202": json("the sweep, waiting") },
+    }),
+  },
   "/": {
     get: {
       operationId: "getPage",
