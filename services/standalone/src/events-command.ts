@@ -56,6 +56,7 @@ export async function runEvents(args: readonly string[], context: Context): Prom
       return list(values.customer, { json: values.json, ...context });
     case "sweep":
       return sweep(context);
+    case undefined:
     default:
       throw new EventsUsageError("events needs find, void, replace, corrections or sweep");
   }
