@@ -21,14 +21,19 @@ import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCheckRoute } from "./meter-check-route.ts";
 import { createEndWatch } from "./meter-ends.ts";
+import { addCorrectionRoutes } from "./corrections-routes.ts";
+import { addFindRoutes } from "./find-routes.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
 import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
+import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
 import { addStreamRoutes } from "./stream-routes.ts";
+import { createSweeper } from "./sweeper.ts";
+import { addSweepRoutes } from "./sweeps-routes.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
@@ -52,13 +57,13 @@ export interface ConsolePorts {
 }
 
 /**
- * Builds the HTTP application (usage API, admin API, the page) and the outbox. Opens nothing: the composer listens, on a loopback
- * address only, and runs the outbox.
+ * Builds the HTTP application (usage API, admin API, the page), the outbox and the sweeper. Opens nothing: the composer listens, on a
+ * loopback address only, and runs the two.
  */
 export async function buildConsole(
   config: ConsoleConfig,
   ports: ConsolePorts,
-): Promise<{ app: FastifyInstance; outbox: Component }> {
+): Promise<{ app: FastifyInstance; outbox: Component; sweeper: Component }> {
   const { stream, controlKey: key } = config;
   const app = Fastify({
     bodyLimit: BODY_BYTES_MAX,
@@ -66,6 +71,7 @@ export async function buildConsole(
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: "idle",
     return503OnClosing: true,
+    routerOptions: { maxParamLength: PATH_PARAMETER_MAX },
   });
   app.addHook("onRequest", (_request, reply, done) => {
     void reply.header("x-content-type-options", "nosniff").header("cache-control", "no-store");
@@ -78,6 +84,9 @@ export async function buildConsole(
   addMeterRoutes(app, { ...ports, stream, maxAheadMs });
   addCheckRoute(app, { ...ports, stream, maxAheadMs });
   addStreamRoutes(app, { ...ports, stream });
+  addCorrectionRoutes(app, { ...ports, stream });
+  addFindRoutes(app, { ...ports, stream });
+  addSweepRoutes(app, ports);
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);
@@ -93,7 +102,8 @@ export async function buildConsole(
   addHealthRoutes(app, { readiness: () => readReadiness({ ...ports, stream }), metrics: ports.metrics });
   await app.ready();
   const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
-  return { app, outbox: together(outbox, createEndWatch({ stream, maxAheadMs }, ports)) };
+  const sweeper = createSweeper({ hour: config.CONSOLE_SWEEP_HOUR }, { ...ports, stream });
+  return { app, outbox: together(outbox, createEndWatch({ stream, maxAheadMs }, ports)), sweeper };
 }
 
 /** Two parts with one life, under the first one's name. */

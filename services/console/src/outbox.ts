@@ -9,8 +9,8 @@ import {
 } from "@tallyhouse/domain";
 import { type Component, Counter, type Logger, pause, type Registry } from "@tallyhouse/runtime";
 
-/** Records of one append: a few hundred bytes each. */
-const BATCH_RECORDS_MAX = 500;
+/** Records of one append: a few hundred bytes each, but a correction of the largest usage event has 700 kB, a hundred of them 70 MB. */
+const BATCH_RECORDS_MAX = 100;
 
 /** Facts about offsets: in a log that is read again under a new stream they must mean nothing. */
 const OF_ONE_STREAM: ReadonlySet<string> = new Set<ControlFact["kind"]>(["void", "replace", "stream.close"]);

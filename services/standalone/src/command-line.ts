@@ -7,6 +7,7 @@ import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
+import { EVENTS_USAGE, EventsUsageError, runEvents } from "./events-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
@@ -27,8 +28,9 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters end KEY           end a meter without a successor
       [--until T]                     default: as early as possible
   tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
+${EVENTS_USAGE}
 
-diff, apply, end, close and check --against talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+These, but for check without --against, talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
 
@@ -43,6 +45,7 @@ export async function runCommandLine(): Promise<void> {
   } catch (error) {
     if (
       error instanceof UsageError ||
+      error instanceof EventsUsageError ||
       (error instanceof TypeError && String((error as NodeJS.ErrnoException).code).startsWith("ERR_PARSE_ARGS"))
     ) {
       process.stderr.write(`${error.message}\n\n${USAGE}`);
@@ -77,6 +80,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       });
     case "stream":
       return closeStream(rest);
+    case "events":
+      return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case undefined:
     case "help":
     case "--help":

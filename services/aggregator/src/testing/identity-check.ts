@@ -86,7 +86,7 @@ export async function writeAndKill(folder: string, plan: IdentityPlan): Promise<
 export async function rebuildAndCheck(
   folder: string,
   plan: IdentityPlan,
-  digestEvery: number,
+  options: { digestEvery: number; onStage?: (done: string) => void },
 ): Promise<Omit<DedupeFigures, "writeSeconds">> {
   const startedAt = performance.now();
   const opened = await openClickHouse({ path: folder });
@@ -98,10 +98,14 @@ export async function rebuildAndCheck(
     await run.rebuild();
     const rebuildSeconds = (performance.now() - startedAt) / 1_000;
     delay.disable();
+    const { digestEvery, onStage = () => {} } = options;
     const identities = run.memory.size;
+    onStage(`rebuilt ${identities} identities in ${rebuildSeconds.toFixed(1)} s`);
     const rssMegabytes = Math.round(process.memoryUsage.rss() / 1e6);
     const growth = await run.grow();
+    onStage("grown");
     await run.checkByEngine();
+    onStage("asked with the engine's fingerprints");
     run.checkByDigester(digestEvery);
     const { falsePositives, falseNegatives, checkedByEngine, checkedByDigester } = run;
     return {
