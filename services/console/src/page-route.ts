@@ -93,5 +93,6 @@ async function readPageUsage(
     total: total?.data[0]?.quantity ?? null,
     days,
     customers: top.answer.data,
+    isBackfilling: daily.backfilling === true,
   };
 }
