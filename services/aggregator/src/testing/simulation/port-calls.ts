@@ -1,0 +1,121 @@
+import { TallyhouseError } from "@tallyhouse/domain";
+import type { Dice } from "./dice.ts";
+
+/** What a call does when it is done; `half` is what a torn write leaves. Reads have no half. */
+export interface Effects {
+  readonly whole: () => Promise<unknown>;
+  readonly half?: () => Promise<unknown>;
+}
+
+/** A call that a process made and has no answer to. */
+interface PendingCall {
+  readonly process: string;
+  readonly name: string;
+  readonly effects: Effects;
+  readonly answer: (outcome: { readonly value: unknown } | { readonly error: Error }) => void;
+  /** Set once the effect is done and only the answer is on its way. */
+  outcome: { readonly value: unknown } | { readonly error: Error } | null;
+}
+
+/** A write that lands after its answer was given up, perhaps after its writer is gone. */
+interface LateWrite {
+  readonly name: string;
+  readonly effect: () => Promise<unknown>;
+}
+
+/** How likely a call goes wrong, in [0, 1]. */
+export interface Weather {
+  readonly failure: number;
+  /** A write that went wrong, or was made twice, lands later. */
+  readonly late: number;
+}
+
+export const CALM: Weather = { failure: 0, late: 0 };
+
+/** Every call of every port of every process: none is done before the schedule says so, and how is the schedule's choice too. */
+export class PortCalls {
+  weather: Weather = CALM;
+  readonly #dice: Dice;
+  readonly #trace: (line: string) => void;
+  #pending: PendingCall[] = [];
+  readonly #late: LateWrite[] = [];
+
+  constructor(dice: Dice, trace: (line: string) => void) {
+    this.#dice = dice;
+    this.#trace = trace;
+  }
+
+  /** Makes a call; the promise settles when the schedule answers it, and never when the process dies before. */
+  issue<Result>(process: string, name: string, effects: Effects): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      const answer: PendingCall["answer"] = (outcome) => {
+        if ("error" in outcome) reject(outcome.error);
+        else resolve(outcome.value as Result);
+      };
+      this.#pending.push({ process, name, effects, answer, outcome: null });
+    });
+  }
+
+  /** Calls of these processes that wait for the schedule. */
+  waiting(processes: ReadonlySet<string>): PendingCall[] {
+    return this.#pending.filter(({ process }) => processes.has(process));
+  }
+
+  get lateCount(): number {
+    return this.#late.length;
+  }
+
+  /** One step of one call: its effect, its answer, or both. */
+  async proceed(call: PendingCall): Promise<void> {
+    if (call.outcome === null) call.outcome = await this.#perform(call);
+    else return this.#answer(call);
+    // Between effect and answer anything may happen: other calls, a crash, a takeover.
+    if (this.#dice.chance(0.7)) this.#answer(call);
+    return undefined;
+  }
+
+  /** Does the oldest late write, or any of them. */
+  async landLate(): Promise<void> {
+    const [write] = this.#late.splice(this.#dice.below(this.#late.length), 1);
+    if (write === undefined) return;
+    this.#trace(`late ${write.name}`);
+    await write.effect();
+  }
+
+  /** The process is dead: what it sent may land whole, in part, later or never; no answer reaches it. */
+  async abandon(process: string): Promise<void> {
+    const left = this.#pending.filter((call) => call.process === process);
+    this.#pending = this.#pending.filter((call) => call.process !== process);
+    for (const { name, effects, outcome } of left) {
+      if (outcome !== null || effects.half === undefined) continue;
+      const fate = this.#dice.pick(["never", "whole", "half", "later", "half later"] as const);
+      this.#trace(`${process} died with ${name}: ${fate}`);
+      if (fate === "whole") await effects.whole();
+      if (fate === "half") await effects.half();
+      if (fate === "later") this.#late.push({ name, effect: effects.whole });
+      if (fate === "half later") this.#late.push({ name, effect: effects.half });
+    }
+  }
+
+  #answer(call: PendingCall): void {
+    this.#pending.splice(this.#pending.indexOf(call), 1);
+    if (call.outcome !== null) call.answer(call.outcome);
+  }
+
+  async #perform(call: PendingCall): Promise<NonNullable<PendingCall["outcome"]>> {
+    const { process, name, effects } = call;
+    if (!this.#dice.chance(this.weather.failure)) {
+      if (effects.half !== undefined && this.#dice.chance(this.weather.late))
+        this.#late.push({ name, effect: effects.whole }); // Sent twice by a proxy.
+      this.#trace(`${process} ${name}`);
+      return { value: await effects.whole() };
+    }
+    const fate = this.#dice.pick(["before", "half", "after"] as const);
+    this.#trace(`${process} ${name}: fails ${fate}`);
+    if (fate === "after") await effects.whole();
+    if (fate === "half") await effects.half?.();
+    if (effects.half !== undefined && this.#dice.chance(this.weather.late)) this.#late.push({ name, effect: effects.whole });
+    const message = `${name} failed ${fate} its effect, or so it seems`;
+    return { error: new TallyhouseError({ code: "STORE_UNAVAILABLE", action: "retry", message }) };
+  }
+}

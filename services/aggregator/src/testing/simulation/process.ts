@@ -1,0 +1,171 @@
+/** One aggregator of a schedule: the product, on ports that do nothing before the schedule says so. */
+import { TallyhouseError, type EventLog } from "@tallyhouse/domain";
+import { createLogger, createMetrics } from "@tallyhouse/runtime";
+import { Aggregator } from "../../aggregator.ts";
+import type { AggregatorConfig } from "../../config.ts";
+import type { ResultStore } from "../../result-store.ts";
+import type { ProgressRow, ResultTable, Row } from "../../tables.ts";
+import type { ModelStore } from "../model-store.ts";
+import type { Checks } from "./checks.ts";
+import type { Dice } from "./dice.ts";
+import type { PortCalls } from "./port-calls.ts";
+import { SimConsumer, type SimLog } from "./sim-log.ts";
+import type { VirtualTime } from "./virtual-time.ts";
+import { Violation } from "./violation.ts";
+
+const logger = createLogger({ level: "silent", name: "simulation" });
+
+/** What all processes of a schedule share. */
+export interface World {
+  readonly dice: Dice;
+  readonly time: VirtualTime;
+  readonly log: SimLog;
+  readonly model: ModelStore;
+  readonly checks: Checks;
+  readonly calls: PortCalls;
+  readonly config: AggregatorConfig;
+  /** When the log receives a record that is appended now: its leader's clock, which steps back when leadership moves. */
+  receivedAt(partition: number): number;
+  /** Ends the schedule. */
+  violated(error: Error): void;
+}
+
+/** An aggregator that runs. */
+export class SimProcess {
+  readonly name: string;
+  readonly consumer: SimConsumer;
+  /** Whether it takes part in rebalances: one that does not still believes what it was told before. */
+  isInGroup = true;
+  /** The step of the schedule at which it is awake again. */
+  frozenUntil = 0;
+  state: "running" | "stopping" | "ended" = "running";
+  readonly aggregator: Aggregator;
+  /** Progress of every partition when it began. */
+  readonly storedAtStart: readonly number[];
+  /** Why it ended, when it was not asked to. */
+  failure: unknown = null;
+  readonly #stop = new AbortController();
+
+  constructor(name: string, world: World, input: { storedAtStart: readonly number[]; clockSkewMs: number }) {
+    this.name = name;
+    this.storedAtStart = input.storedAtStart;
+    this.consumer = new SimConsumer(world.log);
+    this.aggregator = new Aggregator(world.config, {
+      log: logOf(this, world),
+      store: storeOf(name, world),
+      clock: { now: () => world.time.now() + input.clockSkewMs },
+      random: () => world.dice.share(),
+      logger,
+      metrics: createMetrics(),
+    });
+    this.aggregator.run(this.#stop.signal).then(
+      () => {
+        this.state = "ended";
+      },
+      (error: unknown) => {
+        this.state = "ended";
+        this.failure = error;
+      },
+    );
+  }
+
+  /** Asks it to end: it stores what it folded, if it can. */
+  stop(): void {
+    this.state = "stopping";
+    this.consumer.assign([]);
+    this.#stop.abort();
+  }
+
+  /** Nothing it calls is answered from now on; its loops end without an effect. */
+  die(): void {
+    this.state = "ended";
+    this.consumer.subscriber = null;
+    this.#stop.abort();
+  }
+
+  /** Whether it ended as a process may when its stores are away for ten minutes. */
+  endedByOutage(): boolean {
+    return this.failure instanceof TallyhouseError && this.failure.action === "retry";
+  }
+}
+
+function logOf(process: SimProcess, world: World): EventLog {
+  const { calls, log } = world;
+  const { name, consumer } = process;
+  const append = async (records: Parameters<EventLog["append"]>[0]): Promise<void> => {
+    for (const record of records) log.append(world.receivedAt(record.partition), record);
+  };
+  return {
+    name: "sim-log",
+    partitionCount: log.partitions.length,
+    append: (records) =>
+      calls.issue(name, `append ${records.length}`, {
+        whole: () => append(records),
+        half: () => append(records.filter(() => world.dice.chance(0.5))),
+      }),
+    async subscribe(subscriber) {
+      consumer.subscriber = subscriber;
+      consumer.assign(consumer.owned);
+    },
+    seek: (partition, offset) => consumer.seek(partition, offset),
+    bounds: (partition) =>
+      calls.issue(name, `bounds ${partition}`, {
+        whole: async () => {
+          const { earliestOffset, entries } = log.at(partition);
+          return { earliestOffset, endOffset: entries.length };
+        },
+      }),
+    commitAdvisory: (offsets) =>
+      calls.issue(name, "commitAdvisory", {
+        whole: async () => {
+          for (const [partition, offset] of offsets) log.committed.set(partition, offset);
+        },
+      }),
+  };
+}
+
+/** The store's port, whatever methods it has: two write, the others read. */
+function storeOf(name: string, world: World): ResultStore {
+  const { calls, checks, dice, model } = world;
+  const guarded = <Value>(check: () => Value): Value => {
+    try {
+      return check();
+    } catch (error) {
+      world.violated(error as Error);
+      throw error;
+    }
+  };
+  const land = async (table: ResultTable, rows: readonly Row[]): Promise<void> => {
+    try {
+      await model.insertRows(table, rows);
+    } catch (error) {
+      world.violated(new Violation("G3", (error as Error).message));
+      throw error;
+    }
+    checks.landed(table, rows);
+  };
+  const record = async (rows: readonly ProgressRow[]): Promise<void> => {
+    guarded(() => rows.forEach((row) => checks.progress(row)));
+    await model.recordProgress(rows);
+  };
+  const some = <Item>(items: readonly Item[]): Item[] => items.filter(() => dice.chance(0.5));
+  const writes = {
+    insertRows: (table: ResultTable, rows: readonly Row[]): Promise<void> => {
+      guarded(() => checks.sent(table, rows));
+      const whole = () => land(table, rows);
+      return calls.issue(name, `insert ${table} ${rows.length}`, { whole, half: () => land(table, some(rows)) });
+    },
+    recordProgress: (rows: readonly ProgressRow[]): Promise<void> => {
+      const text = rows.map(({ partition, nextOffset }) => `${partition}:${nextOffset}`).join(" ");
+      return calls.issue(name, `progress ${text}`, { whole: () => record(rows), half: () => record(some(rows)) });
+    },
+  };
+  return new Proxy(model, {
+    get(target, method) {
+      if (Object.hasOwn(writes, method)) return writes[method as keyof typeof writes];
+      const read = Reflect.get(target, method) as (...given: unknown[]) => Promise<unknown>;
+      return (...given: unknown[]) =>
+        calls.issue(name, `${String(method)} ${JSON.stringify(given[0])}`, { whole: () => read.apply(target, given) });
+    },
+  }) as ResultStore;
+}
