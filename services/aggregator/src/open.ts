@@ -1,6 +1,7 @@
-import type { EventLog, LogBounds, StreamIdentity } from "@tallyhouse/domain";
+import { type EventLog, type LogBounds, type StreamIdentity, unreachable } from "@tallyhouse/domain";
 import { halt } from "./halt.ts";
 import type { ResultStore } from "./result-store.ts";
+import type { StoredControl } from "./stored-control.ts";
 import { bookedStartOf, type ProgressRow } from "./tables.ts";
 import { createTask, type Task } from "./task.ts";
 
@@ -36,17 +37,17 @@ export async function openTask(
   const belowOffset = stored.nextOffset;
   // Without the bound by offset, the identity of a record that is folded again would meet itself and become a duplicate.
   const bookedFrom = Math.max(0, Math.floor(stored.logClockAt / 1_000) - horizonSeconds);
-  const [bounds, , versions, rollups] = await Promise.all([
+  const [bounds, , controls, rollups] = await Promise.all([
     log.bounds(partition),
     store.readIdentities({ partition, belowOffset, bookedFrom }, (identity) => {
       task.index.put(identity.fingerprint, identity.bookedAt, identity.payloadCheck);
     }),
-    store.readActivations({ partition, belowOffset }),
+    store.readControls({ partition, belowOffset }),
     // No upper bound: another process may have folded further, and its rows must not be overtaken by smaller ones.
     store.readRollups({ partition, bookedFrom: bookedStartOf(stored.logClockAt, stream) }),
     checkNoHole(stored, store),
   ]);
-  for (const version of versions) task.meters.add(version);
+  for (const control of controls) loadControl(task, control);
   for (const rollup of rollups) task.rollups.load(rollup.key, rollup.ver, rollup.values);
   checkBounds(log, { partition, nextOffset: stored.nextOffset, bounds });
   const canVerify = stored.lastRecord !== 0n && stored.nextOffset > bounds.earliestOffset;
@@ -66,6 +67,26 @@ export function checkBounds(log: EventLog, input: { partition: number; nextOffse
       ? "retention deleted records before they were folded; restore the log, or start a new stream from what is left"
       : "the log was truncated, re-created or restored from an older copy; start a new stream";
   throw halt("LOG_GAP", `${place}, but offset ${nextOffset} is the next to fold: ${remedy}`);
+}
+
+/** Repeats what the record did at its offset, but for its contributions: those are in the rollups. */
+function loadControl(task: Task, control: StoredControl): void {
+  switch (control.kind) {
+    case "meter.activate":
+      task.meters.add(control.version);
+      return;
+    case "meter.end":
+      task.meters.end(control.name, control.untilAt);
+      return;
+    case "void":
+      task.voids.add(control.targetOffset);
+      return;
+    case "stream.close":
+      task.isClosed = true;
+      return;
+    default:
+      unreachable(control);
+  }
 }
 
 /** Nothing was stored yet: a stream starts at offset 0. */

@@ -21,6 +21,7 @@ function contribution(
     customer: "cus_1",
     dims: [],
     quantity: quantity("1"),
+    uniqueText: null,
     occurredAt: NOON,
     windowStart: WINDOW,
     bookedStart: WINDOW,
@@ -82,6 +83,7 @@ test("keys differ by every part, and no text of one part can imitate another", (
 describe("the skip rule", () => {
   const values = {
     counted: 3,
+    voided: 0,
     sumQty: quantity("30"),
     minQty: quantity("5"),
     maxQty: quantity("20"),

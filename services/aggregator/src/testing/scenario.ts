@@ -19,7 +19,7 @@ import { meterVersion, usageEvent } from "@tallyhouse/testkit";
 import { Aggregator } from "../aggregator.ts";
 import { type AggregatorConfig, AggregatorConfigSchema } from "../config.ts";
 import type { ResultStore } from "../result-store.ts";
-import type { FoldContext } from "../step.ts";
+import type { FoldContext } from "../fold-context.ts";
 import { createTask, type Task } from "../task.ts";
 
 export const HOUR_MS = 3_600_000;
