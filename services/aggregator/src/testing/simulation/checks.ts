@@ -5,6 +5,7 @@ import { type ModelStore, type NamedRow, nameColumns, textOf } from "../model-st
 import { identityOf, type ReferenceFate, type ReferenceLimits, ReferencePartition, spelled } from "./reference.ts";
 import type { SimLog } from "./sim-log.ts";
 import { Violation } from "./violation.ts";
+import type { Correctable } from "./workload.ts";
 
 interface Landed {
   readonly raw: Set<number>;
@@ -22,6 +23,8 @@ export class Checks {
   readonly #model: ModelStore;
   readonly #limits: ReferenceLimits;
   readonly #landed: readonly Landed[];
+  /** Hashes of unique_count that are stored. */
+  readonly #uniques = new Set<string>();
   /** Cut → what a reader saw below it the first time. */
   readonly #seals = new Map<number, string>();
 
@@ -45,6 +48,8 @@ export class Checks {
       if (table === "rollup") this.#sentRollup(nameColumns("rollup", row));
       if (table === "raw_events") this.#sentRaw(nameColumns("raw_events", row));
       if (table === "identities") this.#sentIdentity(nameColumns("identities", row));
+      if (table === "rollup_uniq") this.#sentUnique(nameColumns("rollup_uniq", row));
+      if (table === "control_records") this.#sentControl(nameColumns("control_records", row));
     }
   }
 
@@ -60,6 +65,8 @@ export class Checks {
       } else if (table === "control_records") {
         const { logPartition, logOffset } = nameColumns("control_records", row);
         this.#at(logPartition).controls.add(logOffset);
+      } else if (table === "rollup_uniq") {
+        this.#uniques.add(uniqueOf(nameColumns("rollup_uniq", row)));
       } else if (table === "rollup") {
         const named = nameColumns("rollup", row);
         if (named.lane !== 0) continue;
@@ -84,6 +91,9 @@ export class Checks {
       if (last !== undefined && (landed.newest.get(key)?.ver ?? 0) <= last.offset)
         throw new Violation("G1", `${place}, but ${key} is not stored beyond offset ${last.offset}`);
     }
+    for (const [unique, offset] of reference.uniques)
+      if (offset < nextOffset && !this.#uniques.has(unique))
+        throw new Violation("G1", `${place}, but ${unique} of offset ${offset} is not stored`);
     const fate = reference.fates[nextOffset - 1];
     if (fate !== undefined && (fate.bookedAt !== row.logClockAt || fate.countedSoFar !== row.counted))
       throw new Violation("G3", `${place} says clock ${row.logClockAt}, ${row.counted} counted, not ${textOf(fate)}`);
@@ -93,6 +103,15 @@ export class Checks {
   /** The partition's progress now. */
   storedOffset(partition: number): number {
     return this.#at(partition).progress;
+  }
+
+  /** What an operator finds counted and stored. */
+  correctable(): Correctable[] {
+    return this.references.flatMap(({ fates }, partition) =>
+      fates.slice(0, this.storedOffset(partition)).flatMap(({ status, event, occurredAt }, offset) =>
+        status === "counted" && event !== null ? [{ partition, offset, event, occurredAt }] : [],
+      ),
+    );
   }
 
   /** I9: a cut that the watermark has passed reads the same for ever. */
@@ -167,6 +186,18 @@ export class Checks {
       throw new Violation("G3", `identity of ${row.logPartition}:${row.logOffset}, which is ${textOf(fate)}`);
   }
 
+  #sentUnique(row: NamedRow<"rollup_uniq">): void {
+    const unique = uniqueOf(row);
+    if (!this.references.some((_, partition) => this.#reference(partition).uniques.has(unique)))
+      throw new Violation("G3", `${unique} is of no usage event`);
+  }
+
+  #sentControl(row: NamedRow<"control_records">): void {
+    const fate = this.#fateOf(row.logPartition, row.logOffset);
+    if (fate?.hasControlRow !== true || fate.reason !== row.kind)
+      throw new Violation("G3", `control record ${textOf(row)}, which is ${textOf(fate)}`);
+  }
+
   #expectStored(at: { partition: number; offset: number; place: string }): void {
     const { partition, offset, place } = at;
     const landed = this.#at(partition);
@@ -193,7 +224,7 @@ export class Checks {
   /** I4, from the stored rows alone; and I1 for whatever was redirected. */
   #checkIdentities(rows: readonly NamedRow<"raw_events">[]): void {
     const usage = rows.filter(({ mode }) => mode !== "none");
-    for (const [identity, copies] of Map.groupBy(usage, identityOf)) {
+    for (const [identity, copies] of Map.groupBy(usage, (row) => identityOf(row))) {
       const counted = copies
         .filter(({ status, reason }) => status === "counted" && reason !== "replace")
         .toSorted((a, b) => a.logOffset - b.logOffset);
@@ -206,7 +237,9 @@ export class Checks {
             throw new Violation("G2", `${identity}: a retry with the same time is counted twice`);
         }
       }
-      if (copies.every(({ status }) => status === "redirected"))
+      // A copy that comes behind a `stream.close` is invalid there, and its row names no identity.
+      const isClosed = this.references.some((reference) => reference.isClosed);
+      if (copies.every(({ status }) => status === "redirected") && !isClosed)
         throw new Violation("G1", `${identity} was redirected and never arrived`);
       const isRepeated = copies.some(({ status }) => status === "duplicate" || status === "conflict");
       if (isRepeated && !copies.some(({ status }) => status === "counted"))
@@ -256,7 +289,11 @@ function moreOrLess(stated: number, wanted: number): "G1" | "G2" | "G3" {
   return stated > wanted ? "G2" : "G1";
 }
 
-function keyOf(row: NamedRow<"rollup">): string {
+function uniqueOf(row: NamedRow<"rollup_uniq">): string {
+  return `${keyOf(row)}|${row.valueHash}`;
+}
+
+function keyOf(row: NamedRow<"rollup" | "rollup_uniq">): string {
   const { mode, customer, meter, meterVersion, windowStart, dims, bookedStart } = row;
   return [mode, customer, meter, meterVersion, windowStart, JSON.stringify(dims), bookedStart].join("|");
 }

@@ -51,6 +51,7 @@ interface Change {
 
 interface Meter {
   readonly compiled: CompiledMeter;
+  readonly activatedAtOffset: number;
   untilAt: number;
 }
 
@@ -67,10 +68,20 @@ export interface ReferenceFate {
   readonly countedSoFar: number;
 }
 
+type Timed = UsageEvent & { readonly occurredAt: number };
+
+interface Fate {
+  readonly status: string;
+  readonly reason: string;
+  readonly event?: UsageEvent;
+  readonly occurredAt?: number;
+  readonly hasControlRow?: boolean;
+}
+
 const ZERO = { counted: 0, voided: 0, sumQty: 0n, minQty: 0n, maxQty: 0n, lastQty: 0n, lastAt: 0, lastOffset: 0 };
 
 /** The name by which equal identities are equal. */
-export function identityOf(event: Pick<UsageEvent, "mode" | "customer" | "source" | "id">): string {
+export function identityOf(event: { mode: string; customer: string; source: string; id: string }): string {
   return JSON.stringify([event.mode, event.customer, event.source, event.id]);
 }
 
@@ -82,13 +93,14 @@ export class ReferencePartition {
   /** Rows of rollup_uniq by `key|hash`, with the offset that added them. */
   readonly uniques = new Map<string, number>();
   readonly meters = new Map<string, Meter>();
+  isClosed = false;
   readonly #limits: ReferenceLimits;
   readonly #partition: number;
   readonly #counted = new Map<string, { bookedSeconds: number; payload: string }>();
-  readonly #voided = new Set<number>();
+  /** Offsets whose usage event was taken back, with the offset that did it. */
+  readonly voided = new Map<number, number>();
   #clockAt = 0;
   #countedSoFar = 0;
-  #isClosed = false;
 
   constructor(partition: number, limits: ReferenceLimits) {
     this.#partition = partition;
@@ -116,17 +128,14 @@ export class ReferencePartition {
     return this.histories.get(key)?.findLast(({ offset }) => offset < prefix)?.values ?? null;
   }
 
-  #fateOf(entry: LogEntry): {
-    status: string;
-    reason: string;
-    event?: UsageEvent;
-    occurredAt?: number;
-    hasControlRow?: boolean;
-  } {
+  #fateOf(entry: LogEntry): Fate {
     if (entry.marker) return { status: "control", reason: "marker" };
     if (isControl(entry)) return this.#control(entry);
     const reading = decodeUsageRecord(entry);
-    if (this.#isClosed) return { status: "invalid", reason: "STREAM_CLOSED" };
+    if (this.isClosed) {
+      const closed = { status: "invalid", reason: "STREAM_CLOSED" };
+      return reading.kind === "event" ? { ...closed, event: reading.event } : closed;
+    }
     if (reading.kind === "rejected") return { status: "invalid", reason: reading.rejection.code };
     const { event } = reading;
     const occurredAt = event.occurredAt ?? entry.receivedAt;
@@ -137,78 +146,90 @@ export class ReferencePartition {
     if (before !== null) return { ...found, status: before === payloadOf(event) ? "duplicate" : "conflict" };
     const ageSeconds = this.#bookedSeconds() - Math.floor(occurredAt / 1_000);
     if (ageSeconds > this.#limits.maxAgeSeconds) return { ...found, status: "too_late" };
-    if (-ageSeconds > this.#limits.maxAheadSeconds) return { ...found, status: "too_early" };
+    if (this.#isTooEarly(occurredAt)) return { ...found, status: "too_early" };
     const unreadable = this.#unreadable(event, occurredAt);
     if (unreadable !== null) return { ...found, status: "invalid", reason: `METER_VALUE_INVALID:${unreadable}` };
     this.#count(entry.offset, event, occurredAt);
     return { ...found, status: "counted" };
   }
 
-  #control(entry: LogEntry): { status: string; reason: string; event?: UsageEvent; occurredAt?: number; hasControlRow?: boolean } {
+  #control(entry: LogEntry): Fate {
     const invalid = { status: "invalid", reason: "CONTROL_RECORD_INVALID" };
     const reading = decodeControl({ entry, partition: this.#partition, keys: [CONTROL_KEY] });
+    if (reading.kind === "control" && reading.fact.kind === "tick") return { status: "control", reason: "tick" };
+    if (this.isClosed) return { status: "invalid", reason: "STREAM_CLOSED" };
     if (reading.kind === "invalid") return invalid;
     const { fact } = reading;
-    if (this.#isClosed && fact.kind !== "tick") return { status: "invalid", reason: "STREAM_CLOSED" };
-    const control = { status: "control", reason: fact.kind };
+    const effect = this.#apply(entry.offset, fact);
+    if (effect === "invalid") return invalid;
+    const control = { status: "control", reason: fact.kind, hasControlRow: effect !== "none" };
+    if (effect === "none" || effect === "done") return control;
+    return { ...control, status: "counted", event: effect, occurredAt: effect.occurredAt };
+  }
+
+  /** What the fact does; the replacement where it counts one. */
+  #apply(offset: number, fact: ControlFact): "invalid" | "none" | "done" | Timed {
     switch (fact.kind) {
       case "tick":
-        return control;
+        return "none";
       case "stream.close":
-        this.#isClosed = true;
-        return { ...control, hasControlRow: true };
+        this.isClosed = true;
+        return "done";
       case "meter.activate": {
         const name = `${fact.mode}|${fact.meter}|${fact.version}`;
-        if (this.meters.has(name)) return control;
-        this.meters.set(name, { compiled: compileMeter(fact), untilAt: Infinity });
-        return { ...control, hasControlRow: true };
+        if (this.meters.has(name)) return "none";
+        this.meters.set(name, { compiled: compileMeter(fact), untilAt: Infinity, activatedAtOffset: offset });
+        return "done";
       }
       case "meter.end":
-        return this.#end(fact) ? { ...control, hasControlRow: true } : invalid;
+        return this.#end(fact);
       default:
-        return this.#correct(entry.offset, fact) ?? invalid;
+        return this.#correct(offset, fact);
     }
   }
 
-  #end(fact: Extract<ControlFact, { kind: "meter.end" }>): boolean {
+  #end(fact: Extract<ControlFact, { kind: "meter.end" }>): "invalid" | "none" | "done" {
     const meter = this.meters.get(`${fact.mode}|${fact.meter}|${fact.version}`);
     const untilAt = parseInstant(fact.until) ?? 0;
-    if (meter === undefined || untilAt <= this.#clockAt + this.#limits.maxAheadSeconds * 1_000) return false;
-    if (untilAt < meter.untilAt) meter.untilAt = untilAt;
-    return true;
+    if (meter === undefined || !this.#isTooEarly(untilAt)) return "invalid";
+    if (untilAt >= meter.untilAt) return "none";
+    meter.untilAt = untilAt;
+    return "done";
   }
 
-  /** A void or a replacement; null when it is invalid. */
   #correct(
     offset: number,
     fact: Extract<ControlFact, { kind: "void" | "replace" }>,
-  ): { status: string; reason: string; event?: UsageEvent; occurredAt?: number; hasControlRow?: boolean } | null {
+  ): "invalid" | "none" | "done" | Timed {
     const event = readCorrectedEvent(fact.event);
-    if (event === null || fact.offset >= offset) return null;
-    if (this.#voided.has(fact.offset)) return { status: "control", reason: fact.kind };
+    if (event === null || fact.offset >= offset || this.#isTooEarly(event.occurredAt)) return "invalid";
+    if (this.voided.has(fact.offset)) return "none";
     if (fact.kind === "void") {
       this.#void(offset, fact.offset, event);
-      return { status: "control", reason: "void", hasControlRow: true };
+      return "done";
     }
     const next = readCorrectedEvent(fact.replacement);
-    if (next === null || !this.#isAcceptable(next)) return null;
+    if (next === null || !this.#isAcceptable(next)) return "invalid";
     this.#void(offset, fact.offset, event);
     this.#count(offset, next, next.occurredAt);
-    return { status: "counted", reason: "replace", event: next, occurredAt: next.occurredAt, hasControlRow: true };
+    return next;
   }
 
-  #isAcceptable(next: UsageEvent & { readonly occurredAt: number }): boolean {
-    const aheadSeconds = Math.floor(next.occurredAt / 1_000) - this.#bookedSeconds();
+  #isTooEarly(at: number): boolean {
+    return Math.floor(at / 1_000) - this.#bookedSeconds() > this.#limits.maxAheadSeconds;
+  }
+
+  #isAcceptable(next: Timed): boolean {
     return (
       partitionOfEvent(next, this.#limits.partitionCount) === this.#partition &&
       this.#known(next) === null &&
-      aheadSeconds <= this.#limits.maxAheadSeconds &&
+      !this.#isTooEarly(next.occurredAt) &&
       this.#unreadable(next, next.occurredAt) === null
     );
   }
 
-  #void(offset: number, target: number, event: UsageEvent & { readonly occurredAt: number }): void {
-    this.#voided.add(target);
+  #void(offset: number, target: number, event: Timed): void {
+    this.voided.set(target, offset);
     for (const { name, quantity, dims } of this.#contributions(event, event.occurredAt)) {
       const key = this.#keyOf(name, { event, occurredAt: event.occurredAt, dims });
       const before = this.histories.get(key)?.at(-1)?.values ?? ZERO;

@@ -82,7 +82,7 @@ class Schedule implements World {
     this.log = new SimLog(partitionCount);
     this.checks = new Checks({ log: this.log, model: this.model, limits: this.#limits });
     this.calls = new PortCalls(dice, this.#trace);
-    this.#workload = new Workload(dice, this.#limits, NOON);
+    this.#workload = new Workload(dice, this.#limits, { startAt: NOON, correctable: () => this.checks.correctable() });
     this.#leaderSkewMs = this.log.partitions.map(() => 0);
     this.#weather = dice.pick([
       { failure: 0.02, late: 0.1 },

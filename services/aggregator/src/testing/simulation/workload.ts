@@ -23,17 +23,31 @@ const SOURCES = ["api", "b/c", "c"] as const;
 const QUANTITIES = [1, 7, 0.1, 0.2, -3, "0.000000001", "90071992547409.123456789", "123456789012345.000000001"] as const;
 const AGGREGATIONS = ["sum", "count", "max", "min", "latest", "unique_count"] as const;
 
+/** A usage event that is counted and stored: what an operator can correct. */
+export interface Correctable {
+  readonly partition: number;
+  readonly offset: number;
+  readonly event: UsageEvent;
+  readonly occurredAt: number;
+}
+
 /** Makes one record after another. */
 export class Workload {
   readonly #dice: Dice;
+  readonly #correctable: () => readonly Correctable[];
   readonly #limits: ReferenceLimits;
   readonly #sent: UsageEvent[] = [];
   readonly #meters: readonly MeterVersion[];
   #count = 0;
 
-  constructor(dice: Dice, limits: ReferenceLimits, startAt: number) {
+  constructor(
+    dice: Dice,
+    limits: ReferenceLimits,
+    world: { startAt: number; correctable: () => readonly Correctable[] },
+  ) {
     this.#dice = dice;
     this.#limits = limits;
+    this.#correctable = world.correctable;
     this.#meters = AGGREGATIONS.map((aggregation, n) =>
       meterVersion({
         meter: `by_${aggregation}`,
@@ -41,8 +55,9 @@ export class Workload {
         rule: {
           aggregation,
           ...(aggregation === "count" ? { value: undefined as never } : {}),
+          ...(aggregation === "unique_count" ? { value: "/user" } : {}),
           dimensions: n % 2 === 0 ? { model: "/model" } : {},
-          from: formatInstant(startAt + (dice.chance(0.7) ? -86_400_000 : dice.below(3_600_000))),
+          from: formatInstant(world.startAt + (dice.chance(0.7) ? -86_400_000 : dice.below(3_600_000))),
         },
       }),
     );
@@ -63,6 +78,10 @@ export class Workload {
       { weight: 2, make: () => [this.#control({ kind: "tick" })] },
       { weight: 1, make: () => [this.#unsigned()] },
       { weight: 1, make: () => null },
+      { weight: 6, make: () => this.#correction(nowAt) },
+      { weight: 1, make: () => this.#end(nowAt) },
+      // Closed streams stay closed, so this is rare, and late.
+      { weight: this.#count > 100 ? 0.3 : 0, make: () => [this.#control({ kind: "stream.close" })] },
     ]);
     return kind.make();
   }
@@ -103,6 +122,33 @@ export class Workload {
     return this.#sent.length === 0 ? [] : [this.#record({ ...this.#earlier(), occurredAt: nowAt })];
   }
 
+  /** Takes a counted usage event back or replaces it; at times one that was corrected before, or that does not exist yet. */
+  #correction(nowAt: number): LogRecord[] {
+    const dice = this.#dice;
+    const targets = this.#correctable();
+    if (targets.length === 0) return [];
+    const { partition, offset, event, occurredAt } = dice.pick(targets);
+    const target = { offset: dice.chance(0.03) ? offset + 10_000 : offset, event: correctedText({ ...event, occurredAt }) };
+    const replacement = {
+      ...event,
+      id: dice.chance(0.1) ? event.id : `new-${dice.below(1_000)}`,
+      occurredAt: dice.chance(0.9) ? occurredAt : nowAt + 2_000 * this.#limits.maxAheadSeconds,
+      data: this.#data(),
+    };
+    const fact: ControlFact = dice.chance(0.5)
+      ? { kind: "void", ...target }
+      : { kind: "replace", ...target, replacement: correctedText(replacement) };
+    const record = encodeControl({ fact, partition, key: CONTROL_KEY });
+    return dice.chance(0.15) ? [record, record] : [record];
+  }
+
+  /** Sent to every partition; some may find it too late for their clock, as long as none counted beyond it. */
+  #end(nowAt: number): LogRecord[] {
+    const { mode, meter, version } = this.#dice.pick(this.#meters);
+    const untilAt = nowAt + this.#dice.below(3 * this.#limits.maxAheadSeconds) * 1_000;
+    return this.#everywhere({ kind: "meter.end", mode, meter, version, until: formatInstant(untilAt) });
+  }
+
   #garbage(): LogRecord[] {
     const partition = this.#dice.below(this.#limits.partitionCount);
     return [{ partition, key: null, value: this.#dice.chance(0.5) ? Buffer.from("{") : null, headers: {} }];
@@ -140,8 +186,13 @@ export class Workload {
     const dice = this.#dice;
     return {
       ...(dice.chance(0.96) ? { inputTokens: dice.pick(QUANTITIES) } : {}),
+      ...(dice.chance(0.5) ? { user: dice.pick(["u1", "u2", "u3", "u4"]) } : {}),
       ...(dice.chance(0.02) ? { inputTokens: "many" } : {}),
       ...(dice.chance(0.8) ? { model: dice.pick(["small", "large"]) } : {}),
     };
   }
+}
+
+function correctedText(event: UsageEvent): string {
+  return encodeUsageEvent(event, {}).toString("utf8");
 }
