@@ -10,6 +10,8 @@ import {
   type RetryBudget,
 } from "@tallyhouse/runtime";
 import { AggregatorMetrics } from "./aggregator-metrics.ts";
+import { Backfiller } from "./backfiller.ts";
+import type { BackfillStore } from "./backfill-store.ts";
 import type { AggregatorConfig } from "./config.ts";
 import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
@@ -22,6 +24,8 @@ import { Wakeup } from "./wakeup.ts";
 
 /** `forever` of the design: after ten minutes a restart is more likely to help than another attempt. */
 const FOREVER: RetryBudget = { firstDelayMs: 50, delayMaxMs: 5_000, totalMs: 600_000 };
+/** An outage delays a backfill and nothing else, so it is waited out without limit. */
+const BACKFILL_RETRIES: RetryBudget = { firstDelayMs: 100, delayMaxMs: 60_000, totalMs: Number.POSITIVE_INFINITY };
 /** What a graceful stop may spend on storing what is folded; the rest is folded again after the restart. */
 const STOP_FLUSH_MAX_MS = 5_000;
 const TICK_ROUND_MAX_MS = 1_000;
@@ -32,6 +36,7 @@ const UNSTORED_MAX_MS = 25_000;
 export interface AggregatorPorts {
   readonly log: EventLog;
   readonly store: ResultStore;
+  readonly backfills: BackfillStore;
   readonly clock: Clock;
   readonly random: () => number;
   readonly logger: Logger;
@@ -45,6 +50,8 @@ export interface AggregatorStatus {
   readonly stuckPartitions: readonly number[];
   /** Folded and not acknowledged. */
   readonly bufferedBytes: number;
+  /** Activations of owned partitions whose earlier usage is being counted; figures of their meters are too small meanwhile. */
+  readonly pendingBackfills: number;
   /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
   readonly unstoredMs: number;
   /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
@@ -59,6 +66,7 @@ export class Aggregator implements Component {
   readonly #config: AggregatorConfig;
   readonly #ports: AggregatorPorts;
   readonly #metrics: AggregatorMetrics;
+  readonly #backfiller: Backfiller;
   readonly #failed = Promise.withResolvers<never>();
   /** Rejects with the first failure of a part that nobody awaits. */
   readonly failed: Promise<never> = this.#failed.promise;
@@ -96,10 +104,17 @@ export class Aggregator implements Component {
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
       open: (partition) => this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds })),
+      onOpened: (partition) => this.#backfiller.look(partition),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
       whenEnded: () => this.#whenEnded(),
       onFailure: (error) => this.#fail(error),
+    });
+    this.#backfiller = new Backfiller({
+      store: this.#patientBackfills(ports.backfills),
+      stream,
+      logger: ports.logger,
+      storedOffset: (partition) => this.partitions.storedOffsetOf(partition),
     });
   }
 
@@ -123,7 +138,11 @@ export class Aggregator implements Component {
       this.#checkStream();
       await Promise.race([failed, aborted(stop.signal), this.#ports.log.subscribe(this.partitions)]);
       this.#isSubscribed = true;
-      const loops = Promise.all([this.#flushLoop(stop.signal), this.#tickLoop(stop.signal)]);
+      const loops = Promise.all([
+        this.#flushLoop(stop.signal),
+        this.#tickLoop(stop.signal),
+        this.#backfiller.run(stop.signal),
+      ]);
       await Promise.race([failed, loops, aborted(stop.signal)]);
       await this.#finish(loops);
     } catch (error) {
@@ -149,6 +168,7 @@ export class Aggregator implements Component {
       partitions,
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
+      pendingBackfills: this.#backfiller.pendingCount,
       unstoredMs,
       state,
       isReady: state === "ok",
@@ -176,11 +196,19 @@ export class Aggregator implements Component {
       await flush(snapshots, { store, log, forever: (effect) => this.#forever(effect) });
       this.#inFlightBytes = 0;
       this.partitions.noteStored(snapshots);
+      // Now, and not when it was folded: a backfill reads what stands below the activation, so that must be stored.
+      for (const { progress, rows } of snapshots)
+        if (rows.control_records.length > 0) this.#backfiller.look(progress.partition);
       this.#metrics.noteFlush(snapshots, clock.now() - startedAt);
       this.#commit(snapshots);
     }
     this.#inFlightSinceAt = null;
     this.#drained.notify();
+  }
+
+  /** Does every backfill that is due. {@link Aggregator.run} has a loop for it. */
+  backfill(): Promise<void> {
+    return this.#backfiller.round();
   }
 
   /** One round of ticks. An unreachable log is left to the next round. */
@@ -290,6 +318,25 @@ export class Aggregator implements Component {
       signal: this.#giveUp.signal,
       onRetry: (error, attempt) => logger.warn({ code: error.code, attempt, err: error }, "outage; trying again"),
     });
+  }
+
+  /** The store of backfills, each call repeated until it is answered or the process ends. */
+  #patientBackfills(store: BackfillStore): BackfillStore {
+    const { clock, random, logger } = this.#ports;
+    const patiently = <Result>(effect: () => Promise<Result>): Promise<Result> =>
+      retry(effect, BACKFILL_RETRIES, {
+        clock,
+        random,
+        signal: this.#giveUp.signal,
+        onRetry: (error, attempt) => logger.warn({ code: error.code, attempt, err: error }, "a backfill waits"),
+      });
+    return {
+      readPending: (query) => patiently(() => store.readPending(query)),
+      readSlices: (pending) => patiently(() => store.readSlices(pending)),
+      readPage: (query) => patiently(() => store.readPage(query)),
+      insertLane: (table, rows) => patiently(() => store.insertLane(table, rows)),
+      recordBackfill: (pending) => patiently(() => store.recordBackfill(pending)),
+    };
   }
 
   #fail(error: unknown): void {

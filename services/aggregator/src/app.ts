@@ -2,6 +2,7 @@ import type { AnalyticsStore, EventLog } from "@tallyhouse/domain";
 import type { Clock, Component, Logger, Registry } from "@tallyhouse/runtime";
 import { Aggregator, type AggregatorStatus } from "./aggregator.ts";
 import type { AggregatorConfig } from "./config.ts";
+import { createBackfillStore } from "./backfill-store.ts";
 import { createResultStore } from "./result-store.ts";
 
 export type { AggregatorStatus } from "./aggregator.ts";
@@ -25,5 +26,6 @@ export function buildAggregator(config: AggregatorConfig, ports: AppPorts): Comp
     .toString(16)
     .padStart(8, "0");
   const store = createResultStore({ analytics, stream: config.stream, clock, writer });
-  return new Aggregator(config, { ...others, clock, store });
+  const backfills = createBackfillStore({ analytics, stream: config.stream });
+  return new Aggregator(config, { ...others, clock, store, backfills });
 }

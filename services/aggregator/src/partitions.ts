@@ -38,6 +38,8 @@ export interface PartitionsPorts {
   readonly forwardClockMaxMs: number;
   /** Opens one partition, retries included. */
   open(partition: number): Promise<OpenedTask>;
+  /** Called when a partition is open. */
+  onOpened(partition: number): void;
   /** The log's bounds, retries included. */
   bounds(partition: number): ReturnType<EventLog["bounds"]>;
   /** Called once per folded batch. The returned promise is the log's backpressure. */
@@ -122,6 +124,12 @@ export class Partitions implements LogSubscriber {
     return this.openSlots().reduce((sum, { task }) => sum + bufferedBytesOf(task), 0);
   }
 
+  /** The acknowledged prefix of an open partition; null when it is not ours, or not open. */
+  storedOffsetOf(partition: number): number | null {
+    const slot = this.#slots.get(partition);
+    return slot?.state === "open" && !this.#isStopped ? slot.storedOffset : null;
+  }
+
   openSlots(): OpenSlot[] {
     return [...this.#slots.values()].filter((slot) => slot.state === "open");
   }
@@ -165,6 +173,7 @@ export class Partitions implements LogSubscriber {
         const { nextOffset: storedOffset, clockAt: activeAt } = task;
         this.#slots.set(partition, { state: "open", partition, task, isVerified, resyncs: 0, activeAt, storedOffset });
         this.#ports.log.seek(partition, readFromOffset);
+        this.#ports.onOpened(partition);
       }
     } catch (error) {
       this.#ports.onFailure(error);

@@ -12,6 +12,11 @@ interface Tally extends RollupValues {
   uniques: Set<bigint> | null;
 }
 
+/** Lane of the live fold's rows. */
+export const LIVE_LANE = 0;
+/** Lane of a backfill's rows: in the live lane they would fight the live row of the activation's booking window. */
+export const BACKFILL_LANE = 1;
+
 /** A usage event's contribution to one meter. */
 export interface RollupContribution {
   readonly meter: ActiveMeter;
@@ -78,7 +83,7 @@ export class RollupBook {
    * Rows of every key changed since the last call, with this version. Serialised here and now: a value read later would
    * belong to a longer prefix than its version says.
    */
-  takeRows(input: { stream: number; partition: number; ver: number }): Row[] {
+  takeRows(input: { stream: number; partition: number; ver: number; lane: number }): Row[] {
     const rows = this.#dirty.map((tally) => {
       tally.isDirty = false;
       return rowOf(tally, input);
@@ -194,7 +199,7 @@ function addTo(tally: Tally, { quantity, occurredAt, offset }: RollupContributio
   }
 }
 
-function rowOf(tally: Tally, input: { stream: number; partition: number; ver: number }): Row {
+function rowOf(tally: Tally, input: { stream: number; partition: number; ver: number; lane: number }): Row {
   const { key } = tally;
   return [
     key.mode,
@@ -205,7 +210,7 @@ function rowOf(tally: Tally, input: { stream: number; partition: number; ver: nu
     key.dims,
     input.stream,
     input.partition,
-    0, // lane: live
+    input.lane,
     key.bookedStart,
     input.ver,
     tally.counted,

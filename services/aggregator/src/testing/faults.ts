@@ -1,4 +1,5 @@
 import type { EventLog } from "@tallyhouse/domain";
+import type { BackfillStore } from "../backfill-store.ts";
 import type { ResultStore } from "../result-store.ts";
 
 /** Where a process dies around one call: before its effect, after half of it, or after all of it with the answer lost. */
@@ -69,6 +70,22 @@ export function mortal(
       bounds: (partition) => fault.around("bounds", () => log.bounds(partition)),
       commitAdvisory: (offsets) => fault.around("commitAdvisory", () => log.commitAdvisory(offsets)),
     },
+  };
+}
+
+/** The backfills' port of the same process. */
+export function mortalBackfills(store: BackfillStore, fault: Fault): BackfillStore {
+  return {
+    readPending: (query) => fault.around("readPending", () => store.readPending(query)),
+    readSlices: (pending) => fault.around("readSlices", () => store.readSlices(pending)),
+    readPage: (query) => fault.around("readPage", () => store.readPage(query)),
+    insertLane: (table, rows) =>
+      fault.around(
+        `insertLane ${table}`,
+        () => store.insertLane(table, rows),
+        () => store.insertLane(table, rows.slice(0, Math.ceil(rows.length / 2))),
+      ),
+    recordBackfill: (pending) => fault.around("recordBackfill", () => store.recordBackfill(pending)),
   };
 }
 

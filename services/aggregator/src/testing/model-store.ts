@@ -152,7 +152,7 @@ export class ModelStore implements ResultStore {
 
   async readRollups(query: { partition: number; bookedFrom: number }): Promise<readonly StoredRollup[]> {
     return this.newestRollups()
-      .filter((row) => row.logPartition === query.partition && row.bookedStart >= query.bookedFrom)
+      .filter((row) => row.lane === 0 && row.logPartition === query.partition && row.bookedStart >= query.bookedFrom)
       .map((row) => ({
         key: { ...row },
         ver: row.ver,

@@ -17,10 +17,13 @@ import {
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { meterVersion, usageEvent } from "@tallyhouse/testkit";
 import { Aggregator } from "../aggregator.ts";
+import type { BackfillStore } from "../backfill-store.ts";
 import { type AggregatorConfig, AggregatorConfigSchema } from "../config.ts";
 import type { ResultStore } from "../result-store.ts";
 import type { FoldContext } from "../fold-context.ts";
 import { createTask, type Task } from "../task.ts";
+import { ModelBackfills, NO_BACKFILLS } from "./model-backfills.ts";
+import { ModelStore } from "./model-store.ts";
 
 export const HOUR_MS = 3_600_000;
 /** A Friday noon: the instant around which the tests' records arrive. */
@@ -105,12 +108,13 @@ export class ManualClock {
 
 /** An aggregator on these two ports, silent and with its own metrics. */
 export function aggregatorOn(
-  ports: { log: EventLog; store: ResultStore; clock?: { now(): number } },
+  ports: { log: EventLog; store: ResultStore; backfills?: BackfillStore; clock?: { now(): number } },
   overrides: Partial<AggregatorConfig> = {},
 ): Aggregator {
   return new Aggregator(config(overrides), {
     log: ports.log,
     store: ports.store,
+    backfills: ports.backfills ?? (ports.store instanceof ModelStore ? new ModelBackfills(ports.store) : NO_BACKFILLS),
     clock: ports.clock ?? new ManualClock(),
     random: () => 0,
     logger: createLogger({ level: "silent", name: "test" }),

@@ -2,7 +2,14 @@
 import { isDeepStrictEqual } from "node:util";
 import type { ProgressRow, ResultTable, Row } from "../../tables.ts";
 import { type ModelStore, type NamedRow, nameColumns, textOf } from "../model-store.ts";
-import { identityOf, type ReferenceFate, type ReferenceLimits, ReferencePartition, spelled } from "./reference.ts";
+import {
+  identityOf,
+  type ReferenceFate,
+  type ReferenceLimits,
+  ReferencePartition,
+  type ReferenceValues,
+  spelled,
+} from "./reference.ts";
 import type { SimLog } from "./sim-log.ts";
 import { Violation } from "./violation.ts";
 import type { Correctable } from "./workload.ts";
@@ -13,6 +20,10 @@ interface Landed {
   readonly controls: Set<number>;
   /** Rollup key → the row of the highest version stored. */
   readonly newest: Map<string, NamedRow<"rollup">>;
+  /** The same of lane 1. */
+  readonly earlier: Map<string, NamedRow<"rollup">>;
+  /** Names of meters whose earlier usage is counted. */
+  readonly backfilled: Set<string>;
   progress: number;
 }
 
@@ -38,6 +49,8 @@ export class Checks {
       identities: new Set(),
       controls: new Set(),
       newest: new Map(),
+      earlier: new Map(),
+      backfilled: new Set(),
       progress: 0,
     }));
   }
@@ -69,8 +82,8 @@ export class Checks {
         this.#uniques.add(uniqueOf(nameColumns("rollup_uniq", row)));
       } else if (table === "rollup") {
         const named = nameColumns("rollup", row);
-        if (named.lane !== 0) continue;
-        const { newest } = this.#at(named.logPartition);
+        const landed = this.#at(named.logPartition);
+        const newest = named.lane === 0 ? landed.newest : landed.earlier;
         const key = keyOf(named);
         if (named.ver >= (newest.get(key)?.ver ?? 0)) newest.set(key, named);
       }
@@ -100,6 +113,32 @@ export class Checks {
     landed.progress = Math.max(landed.progress, nextOffset);
   }
 
+  /** The `backfills` row comes after everything it speaks of. */
+  backfilled(partition: number, meter: { mode: string; meter: string; version: number }): void {
+    const name = `${meter.mode}|${meter.meter}|${meter.version}`;
+    const wanted = this.#reference(partition).backfillOf(name);
+    const place = `backfill of ${name} in partition ${partition}`;
+    if (wanted === null) throw new Violation("G3", `${place}, which is not activated there`);
+    const landed = this.#at(partition);
+    for (const key of wanted.rows.keys())
+      if (!landed.earlier.has(key)) throw new Violation("G1", `${place}, but ${key} is not stored`);
+    for (const unique of wanted.uniques)
+      if (!this.#uniques.has(unique)) throw new Violation("G1", `${place}, but ${unique} is not stored`);
+    landed.backfilled.add(name);
+  }
+
+  /** Whether the earlier usage of every meter activated before the instant is counted everywhere; of all meters without one. */
+  isBackfilled(beforeAt = Infinity): boolean {
+    return this.references.every((_, partition) => {
+      const { fates, meters } = this.#reference(partition);
+      const { backfilled } = this.#at(partition);
+      return [...meters].every(
+        ([name, { activatedAtOffset }]) =>
+          backfilled.has(name) || (fates[activatedAtOffset]?.bookedAt ?? 0) >= beforeAt,
+      );
+    });
+  }
+
   /** The partition's progress now. */
   storedOffset(partition: number): number {
     return this.#at(partition).progress;
@@ -120,7 +159,8 @@ export class Checks {
     if (watermarkAt === null) return;
     const { bookingWindowSeconds } = this.#limits;
     const newest = Math.floor(watermarkAt / 1_000 / bookingWindowSeconds) * bookingWindowSeconds;
-    for (const cut of new Set([newest, dice.pick([newest, ...this.#seals.keys()])])) this.#readSeal(cut);
+    for (const cut of new Set([newest, dice.pick([newest, ...this.#seals.keys()])]))
+      if (this.isBackfilled(cut * 1_000)) this.#readSeal(cut);
   }
 
   /** Everything is stored and nothing is under way: I1, I2, I4, I6, and every seal once more. */
@@ -131,7 +171,8 @@ export class Checks {
       const stored = rows.filter(({ logPartition }) => logPartition === partition);
       if (stored.length !== entries.length)
         throw new Violation("G1", `partition ${partition} has ${entries.length} records and ${stored.length} raw rows`);
-      for (const row of this.#model.newestRollups()) if (row.lane === 0 && row.logPartition === partition) this.#sentRollup(row);
+      for (const row of this.#model.newestRollups()) if (row.logPartition === partition) this.#sentRollup(row);
+      for (const name of reference.meters.keys()) this.backfilled(partition, nameParts(name));
       const keys = this.#at(partition).newest;
       for (const key of reference.histories.keys())
         if (!keys.has(key)) throw new Violation("G1", `partition ${partition} has no row of ${key}`);
@@ -152,12 +193,11 @@ export class Checks {
   }
 
   #sentRollup(row: NamedRow<"rollup">): void {
-    if (row.lane !== 0) return;
     const key = keyOf(row);
     const reference = this.#reference(row.logPartition);
-    const place = `rollup of partition ${row.logPartition}, ${key}, version ${row.ver}`;
+    const place = `rollup of partition ${row.logPartition}, lane ${row.lane}, ${key}, version ${row.ver}`;
     if (row.ver > reference.fates.length) throw new Violation("G3", `${place} is beyond the log`);
-    const values = reference.valuesAt(key, row.ver);
+    const values = row.lane === 0 ? reference.valuesAt(key, row.ver) : this.#earlierValues(row);
     if (values === null) throw new Violation("G3", `${place}: nothing touched it`);
     const wanted = spelled(values);
     const stated = valuesOf(row);
@@ -165,6 +205,11 @@ export class Checks {
     const wrong = Object.keys(wanted).filter((name) => stated[name] !== wanted[name]);
     const guarantee = wrong.every((name) => name === "sumQty") ? "G4" : moreOrLess(row.counted, values.counted);
     throw new Violation(guarantee, `${place}: ${textOf(stated)} instead of ${textOf(wanted)}`);
+  }
+
+  #earlierValues(row: NamedRow<"rollup">): ReferenceValues | null {
+    const backfill = this.#reference(row.logPartition).backfillOf(`${row.mode}|${row.meter}|${row.meterVersion}`);
+    return backfill?.version === row.ver ? (backfill.rows.get(keyOf(row)) ?? null) : null;
   }
 
   #sentRaw(row: NamedRow<"raw_events">): void {
@@ -188,7 +233,12 @@ export class Checks {
 
   #sentUnique(row: NamedRow<"rollup_uniq">): void {
     const unique = uniqueOf(row);
-    if (!this.references.some((_, partition) => this.#reference(partition).uniques.has(unique)))
+    const name = `${row.mode}|${row.meter}|${row.meterVersion}`;
+    const isKnown = this.references.some((_, partition) => {
+      const reference = this.#reference(partition);
+      return reference.uniques.has(unique) || reference.backfillOf(name)?.uniques.has(unique) === true;
+    });
+    if (!isKnown)
       throw new Violation("G3", `${unique} is of no usage event`);
   }
 
@@ -248,9 +298,11 @@ export class Checks {
   }
 
   #readSeal(cut: number): void {
-    const rows = this.#landed.flatMap(({ newest }) => [...newest].filter(([, { bookedStart }]) => bookedStart < cut));
+    const rows = this.#landed.flatMap(({ newest, earlier }) =>
+      [...newest.values(), ...earlier.values()].filter(({ bookedStart }) => bookedStart < cut),
+    );
     const reading = rows
-      .map(([key, row]) => `${row.logPartition} ${key} ${textOf(valuesOf(row))}`)
+      .map((row) => `${row.logPartition} ${row.lane} ${keyOf(row)} ${textOf(valuesOf(row))}`)
       .sort()
       .join("\n");
     const before = this.#seals.get(cut);
@@ -282,6 +334,11 @@ export class Checks {
     if (landed === undefined) throw new Error(`no partition ${partition}`);
     return landed;
   }
+}
+
+function nameParts(name: string): { mode: string; meter: string; version: number } {
+  const [mode = "", meter = "", version = ""] = name.split("|");
+  return { mode, meter, version: Number(version) };
 }
 
 function moreOrLess(stated: number, wanted: number): "G1" | "G2" | "G3" {

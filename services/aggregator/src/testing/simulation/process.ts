@@ -2,10 +2,12 @@
 import { TallyhouseError, type EventLog } from "@tallyhouse/domain";
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { Aggregator } from "../../aggregator.ts";
+import type { BackfillStore, PendingBackfill } from "../../backfill-store.ts";
 import type { AggregatorConfig } from "../../config.ts";
 import type { ResultStore } from "../../result-store.ts";
 import type { ProgressRow, ResultTable, Row } from "../../tables.ts";
-import type { ModelStore } from "../model-store.ts";
+import type { ModelBackfills } from "../model-backfills.ts";
+import { type ModelStore, textOf } from "../model-store.ts";
 import type { Checks } from "./checks.ts";
 import type { Dice } from "./dice.ts";
 import type { PortCalls } from "./port-calls.ts";
@@ -21,6 +23,7 @@ export interface World {
   readonly time: VirtualTime;
   readonly log: SimLog;
   readonly model: ModelStore;
+  readonly backfills: ModelBackfills;
   readonly checks: Checks;
   readonly calls: PortCalls;
   readonly config: AggregatorConfig;
@@ -53,6 +56,7 @@ export class SimProcess {
     this.aggregator = new Aggregator(world.config, {
       log: logOf(this, world),
       store: storeOf(name, world),
+      backfills: backfillsOf(name, world),
       clock: { now: () => world.time.now() + input.clockSkewMs },
       random: () => world.dice.share(),
       logger,
@@ -124,48 +128,85 @@ function logOf(process: SimProcess, world: World): EventLog {
   };
 }
 
-/** The store's port, whatever methods it has: two write, the others read. */
-function storeOf(name: string, world: World): ResultStore {
-  const { calls, checks, dice, model } = world;
-  const guarded = <Value>(check: () => Value): Value => {
-    try {
-      return check();
-    } catch (error) {
-      world.violated(error as Error);
-      throw error;
-    }
-  };
-  const land = async (table: ResultTable, rows: readonly Row[]): Promise<void> => {
-    try {
-      await model.insertRows(table, rows);
-    } catch (error) {
-      world.violated(new Violation("G3", (error as Error).message));
-      throw error;
-    }
-    checks.landed(table, rows);
-  };
-  const record = async (rows: readonly ProgressRow[]): Promise<void> => {
-    guarded(() => rows.forEach((row) => checks.progress(row)));
-    await model.recordProgress(rows);
-  };
-  const some = <Item>(items: readonly Item[]): Item[] => items.filter(() => dice.chance(0.5));
-  const writes = {
-    insertRows: (table: ResultTable, rows: readonly Row[]): Promise<void> => {
-      guarded(() => checks.sent(table, rows));
-      const whole = () => land(table, rows);
-      return calls.issue(name, `insert ${table} ${rows.length}`, { whole, half: () => land(table, some(rows)) });
-    },
-    recordProgress: (rows: readonly ProgressRow[]): Promise<void> => {
-      const text = rows.map(({ partition, nextOffset }) => `${partition}:${nextOffset}`).join(" ");
-      return calls.issue(name, `progress ${text}`, { whole: () => record(rows), half: () => record(some(rows)) });
-    },
-  };
+/** A port on the model whose reads do what the model does, whatever they are called; the writes are given. */
+function portOn<Port extends object>(name: string, world: World, input: { model: Port; writes: Partial<Port> }): Port {
+  const { model, writes } = input;
   return new Proxy(model, {
     get(target, method) {
-      if (Object.hasOwn(writes, method)) return writes[method as keyof typeof writes];
+      if (Object.hasOwn(writes, method)) return Reflect.get(writes, method);
       const read = Reflect.get(target, method) as (...given: unknown[]) => Promise<unknown>;
+      const whole = (given: unknown[]) => () => read.apply(target, given);
       return (...given: unknown[]) =>
-        calls.issue(name, `${String(method)} ${JSON.stringify(given[0])}`, { whole: () => read.apply(target, given) });
+        world.calls.issue(name, `${String(method)} ${textOf(given[0])}`, { whole: whole(given) });
     },
-  }) as ResultStore;
+  });
+}
+
+/** What a check throws ends the schedule, whatever the product makes of it. */
+function guarded<Value>(world: World, check: () => Value): Value {
+  try {
+    return check();
+  } catch (error) {
+    world.violated(error as Error);
+    throw error;
+  }
+}
+
+/** Makes rows visible. */
+async function land(world: World, table: ResultTable, rows: readonly Row[]): Promise<void> {
+  try {
+    await world.model.insertRows(table, rows);
+  } catch (error) {
+    world.violated(new Violation("G3", (error as Error).message));
+    throw error;
+  }
+  world.checks.landed(table, rows);
+}
+
+function insert(name: string, world: World): (table: ResultTable, rows: readonly Row[]) => Promise<void> {
+  return (table, rows) => {
+    guarded(world, () => world.checks.sent(table, rows));
+    return world.calls.issue(name, `insert ${table} ${rows.length}`, {
+      whole: () => land(world, table, rows),
+      half: () => land(world, table, someOf(rows, world)),
+    });
+  };
+}
+
+function someOf<Item>(items: readonly Item[], { dice }: World): Item[] {
+  return items.filter(() => dice.chance(0.5));
+}
+
+function storeOf(name: string, world: World): ResultStore {
+  const { calls, checks, model } = world;
+  const record = async (rows: readonly ProgressRow[]): Promise<void> => {
+    guarded(world, () => rows.forEach((row) => checks.progress(row)));
+    await model.recordProgress(rows);
+  };
+  const writes = {
+    insertRows: insert(name, world),
+    recordProgress: (rows: readonly ProgressRow[]): Promise<void> => {
+      const text = rows.map(({ partition, nextOffset }) => `${partition}:${nextOffset}`).join(" ");
+      return calls.issue(name, `progress ${text}`, { whole: () => record(rows), half: () => record(someOf(rows, world)) });
+    },
+  };
+  return portOn<ResultStore>(name, world, { model, writes });
+}
+
+function backfillsOf(name: string, world: World): BackfillStore {
+  const { backfills, calls, checks } = world;
+  const record = async (pending: PendingBackfill): Promise<void> => {
+    guarded(world, () => checks.backfilled(pending.partition, pending.version));
+    await backfills.recordBackfill(pending);
+  };
+  const writes = {
+    insertLane: insert(name, world),
+    recordBackfill: (pending: PendingBackfill): Promise<void> => {
+      const { meter, mode } = pending.version;
+      const text = `backfilled ${pending.partition} ${mode}/${meter}`;
+      // One row: there is no half of it.
+      return calls.issue(name, text, { whole: () => record(pending), half: async () => {} });
+    },
+  };
+  return portOn<BackfillStore>(name, world, { model: backfills, writes });
 }

@@ -70,6 +70,12 @@ export interface ReferenceFate {
 
 type Timed = UsageEvent & { readonly occurredAt: number };
 
+interface ReferenceBackfill {
+  readonly version: number;
+  readonly rows: ReadonlyMap<string, ReferenceValues>;
+  readonly uniques: ReadonlySet<string>;
+}
+
 interface Fate {
   readonly status: string;
   readonly reason: string;
@@ -99,6 +105,7 @@ export class ReferencePartition {
   readonly #counted = new Map<string, { bookedSeconds: number; payload: string }>();
   /** Offsets whose usage event was taken back, with the offset that did it. */
   readonly voided = new Map<number, number>();
+  readonly #backfills = new Map<string, ReferenceBackfill>();
   #clockAt = 0;
   #countedSoFar = 0;
 
@@ -126,6 +133,32 @@ export class ReferencePartition {
   /** The key's values in S(p, prefix); null when nothing of that prefix touched it. */
   valuesAt(key: string, prefix: number): ReferenceValues | null {
     return this.histories.get(key)?.findLast(({ offset }) => offset < prefix)?.values ?? null;
+  }
+
+  /**
+   * What stands in front of the meter's activation: every state of lane 1, by its key, and its hashes. A function of the prefix below
+   * the activation; null while that is not in the log.
+   */
+  backfillOf(name: string): ReferenceBackfill | null {
+    const meter = this.meters.get(name);
+    if (meter === undefined) return null;
+    const known = this.#backfills.get(name);
+    if (known !== undefined) return known;
+    const { activatedAtOffset: version } = meter;
+    const rows = new Map<string, ReferenceValues>();
+    const uniques = new Set<string>();
+    const clockAt = this.fates[version]?.bookedAt ?? 0;
+    for (const [offset, { status, event, occurredAt }] of this.fates.slice(0, version).entries()) {
+      if (status !== "counted" || event === null || (this.voided.get(offset) ?? Infinity) < version) continue;
+      const contribution = this.#contributionTo(name, { meter: { ...meter, untilAt: Infinity }, event, occurredAt });
+      if (contribution?.kind !== "quantity") continue;
+      const key = this.#keyOf(name, { event, occurredAt, dims: contribution.dims, clockAt });
+      rows.set(key, added(rows.get(key) ?? ZERO, { quantity: contribution.quantity, occurredAt, offset }));
+      if (contribution.uniqueText !== null) uniques.add(`${key}|${uniqueHashOf(contribution.uniqueText)}`);
+    }
+    const found = { version, rows, uniques };
+    this.#backfills.set(name, found);
+    return found;
   }
 
   #fateOf(entry: LogEntry): Fate {
@@ -243,18 +276,7 @@ export class ReferencePartition {
     for (const { name, quantity, dims, uniqueText } of this.#contributions(event, occurredAt)) {
       const key = this.#keyOf(name, { event, occurredAt, dims });
       const before = this.histories.get(key)?.at(-1)?.values ?? ZERO;
-      const isFirst = before.counted === 0;
-      const isLast = isFirst || occurredAt >= before.lastAt;
-      this.#change(key, offset, {
-        counted: before.counted + 1,
-        voided: before.voided,
-        sumQty: before.sumQty + quantity,
-        minQty: isFirst || quantity < before.minQty ? quantity : before.minQty,
-        maxQty: isFirst || quantity > before.maxQty ? quantity : before.maxQty,
-        lastQty: isLast ? quantity : before.lastQty,
-        lastAt: isLast ? occurredAt : before.lastAt,
-        lastOffset: isLast ? offset : before.lastOffset,
-      });
+      this.#change(key, offset, added(before, { quantity, occurredAt, offset }));
       if (uniqueText === null) continue;
       const unique = `${key}|${uniqueHashOf(uniqueText)}`;
       if (!this.uniques.has(unique)) this.uniques.set(unique, offset);
@@ -268,10 +290,14 @@ export class ReferencePartition {
     history.push({ offset, values });
   }
 
-  #keyOf(name: string, of: { event: UsageEvent; occurredAt: number; dims: readonly string[] }): string {
+  #keyOf(
+    name: string,
+    of: { event: UsageEvent; occurredAt: number; dims: readonly string[]; clockAt?: number },
+  ): string {
     const [mode, meter, version] = name.split("|");
     const windowStart = Math.floor(of.occurredAt / 900_000) * 900;
-    const booked = this.#bookedSeconds() - (this.#bookedSeconds() % this.#limits.bookingWindowSeconds);
+    const bookedSeconds = Math.floor((of.clockAt ?? this.#clockAt) / 1_000);
+    const booked = bookedSeconds - (bookedSeconds % this.#limits.bookingWindowSeconds);
     return [mode, of.event.customer, meter, version, windowStart, JSON.stringify(of.dims), booked].join("|");
   }
 
@@ -309,6 +335,26 @@ export class ReferencePartition {
   #bookedSeconds(): number {
     return Math.floor(this.#clockAt / 1_000);
   }
+}
+
+/** The values with one usage event more. */
+function added(
+  before: ReferenceValues,
+  more: { quantity: bigint; occurredAt: number; offset: number },
+): ReferenceValues {
+  const { quantity, occurredAt, offset } = more;
+  const isFirst = before.counted === 0;
+  const isLast = isFirst || occurredAt >= before.lastAt;
+  return {
+    counted: before.counted + 1,
+    voided: before.voided,
+    sumQty: before.sumQty + quantity,
+    minQty: isFirst || quantity < before.minQty ? quantity : before.minQty,
+    maxQty: isFirst || quantity > before.maxQty ? quantity : before.maxQty,
+    lastQty: isLast ? quantity : before.lastQty,
+    lastAt: isLast ? occurredAt : before.lastAt,
+    lastOffset: isLast ? offset : before.lastOffset,
+  };
 }
 
 function payloadOf(event: UsageEvent): string {

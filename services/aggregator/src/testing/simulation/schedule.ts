@@ -1,5 +1,6 @@
 /** One seeded schedule: processes come and go, calls fail and land late, clocks step back; at the end everything must add up. */
 import { config, NOON, STREAM } from "../scenario.ts";
+import { ModelBackfills } from "../model-backfills.ts";
 import { ModelStore } from "../model-store.ts";
 import { Checks } from "./checks.ts";
 import { Dice } from "./dice.ts";
@@ -43,6 +44,7 @@ class Schedule implements World {
   readonly time = new VirtualTime(NOON);
   readonly log: SimLog;
   readonly model = new ModelStore();
+  readonly backfills = new ModelBackfills(this.model);
   readonly checks: Checks;
   readonly calls: PortCalls;
   readonly config: World["config"];
@@ -289,7 +291,7 @@ class Schedule implements World {
       const progress = await this.model.readProgress(partition);
       if (progress?.nextOffset !== entries.length) return false;
     }
-    return true;
+    return this.checks.isBackfilled();
   }
 
   async #landEverything(): Promise<void> {

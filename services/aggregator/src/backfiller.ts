@@ -1,0 +1,86 @@
+/** Which backfills are due, and their one loop beside the live fold. */
+import type { StreamIdentity } from "@tallyhouse/domain";
+import type { Logger } from "@tallyhouse/runtime";
+import { backfill } from "./backfill.ts";
+import type { BackfillStore, PendingBackfill } from "./backfill-store.ts";
+import { Wakeup } from "./wakeup.ts";
+
+/** What the backfiller needs from the aggregator around it. */
+export interface BackfillerPorts {
+  /** Every call retries outages by itself. */
+  readonly store: BackfillStore;
+  readonly stream: StreamIdentity;
+  readonly logger: Logger;
+  /** How far an owned and open partition is stored; null when it is not ours. */
+  storedOffset(partition: number): number | null;
+}
+
+/**
+ * Backfills every activation below a stored prefix that has no `backfills` row, one after another, so that at most one page and one
+ * slice are in memory. Two processes may do the same one: their rows are equal.
+ */
+export class Backfiller {
+  readonly #ports: BackfillerPorts;
+  /** Partitions that may have an activation we did not look at: those just opened, and those that just stored one. */
+  readonly #unchecked = new Set<number>();
+  readonly #woken = new Wakeup();
+  #pendingCount = 0;
+
+  constructor(ports: BackfillerPorts) {
+    this.#ports = ports;
+  }
+
+  /** Activations that are known to wait, or are being worked on. */
+  get pendingCount(): number {
+    return this.#pendingCount;
+  }
+
+  /** Says that the partition may hold a new activation below its stored prefix. */
+  look(partition: number): void {
+    this.#unchecked.add(partition);
+    this.#woken.notify();
+  }
+
+  /**
+   * Works until the signal aborts.
+   * @throws what no retry mends: a bug, or data that is none of ours.
+   */
+  async run(stop: AbortSignal): Promise<void> {
+    stop.addEventListener("abort", () => this.#woken.notify(), { once: true });
+    while (!stop.aborted) {
+      if (this.#unchecked.size === 0) await this.#woken.wait();
+      else await this.round(stop);
+    }
+  }
+
+  /** Does everything that is due now. */
+  async round(stop?: AbortSignal): Promise<void> {
+    for (const partition of [...this.#unchecked]) {
+      this.#unchecked.delete(partition);
+      const storedOffset = this.#ports.storedOffset(partition);
+      // Taken away or not open yet: whoever opens it looks again.
+      if (storedOffset === null) continue;
+      const pending = await this.#ports.store.readPending({ partition, belowOffset: storedOffset });
+      for (const [at, each] of pending.entries()) {
+        this.#pendingCount = pending.length - at;
+        if (!this.#isWanted(partition, stop)) break;
+        await this.#backfill(each, stop);
+      }
+      this.#pendingCount = 0;
+    }
+  }
+
+  async #backfill(pending: PendingBackfill, stop: AbortSignal | undefined): Promise<void> {
+    const { store, stream, logger } = this.#ports;
+    const { partition, version, activatedOffset } = pending;
+    const isWanted = (): boolean => this.#isWanted(partition, stop);
+    const events = await backfill(pending, { store, stream, isWanted });
+    if (events === null || events === 0) return;
+    const { mode, meter, version: number } = version;
+    logger.info({ partition, mode, meter, version: number, activatedOffset, events }, "earlier usage is counted");
+  }
+
+  #isWanted(partition: number, stop: AbortSignal | undefined): boolean {
+    return stop?.aborted !== true && this.#ports.storedOffset(partition) !== null;
+  }
+}
