@@ -74,7 +74,12 @@ export class PortCalls {
     return undefined;
   }
 
-  /** Does the oldest late write, or any of them. */
+  /** Leaves an effect to some later step. */
+  later(name: string, effect: () => Promise<unknown>): void {
+    this.#late.push({ name, effect });
+  }
+
+  /** Does one of the late writes. */
   async landLate(): Promise<void> {
     const [write] = this.#late.splice(this.#dice.below(this.#late.length), 1);
     if (write === undefined) return;
@@ -92,8 +97,8 @@ export class PortCalls {
       this.#trace(`${process} died with ${name}: ${fate}`);
       if (fate === "whole") await effects.whole();
       if (fate === "half") await effects.half();
-      if (fate === "later") this.#late.push({ name, effect: effects.whole });
-      if (fate === "half later") this.#late.push({ name, effect: effects.half });
+      if (fate === "later") this.later(name, effects.whole);
+      if (fate === "half later") this.later(name, effects.half);
     }
   }
 
@@ -106,7 +111,7 @@ export class PortCalls {
     const { process, name, effects } = call;
     if (!this.#dice.chance(this.weather.failure)) {
       if (effects.half !== undefined && this.#dice.chance(this.weather.late))
-        this.#late.push({ name, effect: effects.whole }); // Sent twice by a proxy.
+        this.later(name, effects.whole); // Sent twice by a proxy.
       this.#trace(`${process} ${name}`);
       return { value: await effects.whole() };
     }
@@ -114,7 +119,7 @@ export class PortCalls {
     this.#trace(`${process} ${name}: fails ${fate}`);
     if (fate === "after") await effects.whole();
     if (fate === "half") await effects.half?.();
-    if (effects.half !== undefined && this.#dice.chance(this.weather.late)) this.#late.push({ name, effect: effects.whole });
+    if (effects.half !== undefined && this.#dice.chance(this.weather.late)) this.later(name, effects.whole);
     const message = `${name} failed ${fate} its effect, or so it seems`;
     return { error: new TallyhouseError({ code: "STORE_UNAVAILABLE", action: "retry", message }) };
   }

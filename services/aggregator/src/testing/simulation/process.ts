@@ -7,7 +7,7 @@ import type { AggregatorConfig } from "../../config.ts";
 import type { ResultStore } from "../../result-store.ts";
 import type { ProgressRow, ResultTable, Row } from "../../tables.ts";
 import type { ModelBackfills } from "../model-backfills.ts";
-import { type ModelStore, textOf } from "../model-store.ts";
+import type { ModelStore } from "../model-store.ts";
 import type { Checks } from "./checks.ts";
 import type { Dice } from "./dice.ts";
 import type { PortCalls } from "./port-calls.ts";
@@ -93,7 +93,8 @@ export class SimProcess {
   }
 }
 
-function logOf(process: SimProcess, world: World): EventLog {
+/** `committed` is no method of the port: only a fault that starts at the group's offset looks there. */
+function logOf(process: SimProcess, world: World): EventLog & { committed(partition: number): number | null } {
   const { calls, log } = world;
   const { name, consumer } = process;
   const append = async (records: Parameters<EventLog["append"]>[0]): Promise<void> => {
@@ -111,6 +112,7 @@ function logOf(process: SimProcess, world: World): EventLog {
       consumer.subscriber = subscriber;
       consumer.assign(consumer.owned);
     },
+    committed: (partition) => log.committed.get(partition) ?? null,
     seek: (partition, offset) => consumer.seek(partition, offset),
     bounds: (partition) =>
       calls.issue(name, `bounds ${partition}`, {
@@ -137,7 +139,7 @@ function portOn<Port extends object>(name: string, world: World, input: { model:
       const read = Reflect.get(target, method) as (...given: unknown[]) => Promise<unknown>;
       const whole = (given: unknown[]) => () => read.apply(target, given);
       return (...given: unknown[]) =>
-        world.calls.issue(name, `${String(method)} ${textOf(given[0])}`, { whole: whole(given) });
+        world.calls.issue(name, String(method), { whole: whole(given) });
     },
   });
 }

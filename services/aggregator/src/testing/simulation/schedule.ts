@@ -118,8 +118,9 @@ class Schedule implements World {
     this.#step += 1;
     await this.dice.weighted(moves).make();
     await settled();
-    this.#noteEnds();
+    // First: the process that broke the guarantee has ended by it.
     if (this.#violation !== null) throw this.#violation;
+    this.#noteEnds();
   }
 
   #moves(): Move[] {
@@ -169,7 +170,7 @@ class Schedule implements World {
     }
     for (const record of records) {
       const { partition } = record;
-      this.#trace(`produce ${partition}:${this.log.at(partition).entries.length} ${record.value?.toString() ?? "null"}`);
+      this.#trace(`produce ${partition}:${this.log.at(partition).entries.length}`);
       this.log.append(this.receivedAt(partition), record);
     }
   }

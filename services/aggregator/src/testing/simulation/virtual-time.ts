@@ -4,8 +4,8 @@ interface Timer {
 }
 
 /**
- * The time of one schedule. While installed it stands in for the timers of the process, so that waits of the product last no real
- * time and end in an order that the schedule chooses.
+ * The time of one schedule. While installed it stands in for the timers and the clock of the process, so that waits of the product
+ * last no real time and end in an order that the schedule chooses.
  */
 export class VirtualTime {
   #nowAt: number;
@@ -22,13 +22,18 @@ export class VirtualTime {
   /** Takes the place of the process's timers until the returned function is called. */
   install(): () => void {
     const { setTimeout, clearTimeout } = globalThis;
+    const realNow = Object.getOwnPropertyDescriptor(Date, "now");
     const add = (run: () => void, delayMs = 0): Timer => {
       const timer = { dueAt: this.#nowAt + Math.max(0, delayMs), run };
       this.#timers.add(timer);
       return timer;
     };
     Object.assign(globalThis, { setTimeout: add, clearTimeout: (timer: Timer) => this.#timers.delete(timer) });
-    return () => Object.assign(globalThis, { setTimeout, clearTimeout });
+    Object.defineProperty(Date, "now", { value: () => this.#nowAt, configurable: true, writable: true });
+    return () => {
+      Object.assign(globalThis, { setTimeout, clearTimeout });
+      if (realNow !== undefined) Object.defineProperty(Date, "now", realNow);
+    };
   }
 
   /** When the next timer is due; null when none is set. */
