@@ -30,6 +30,15 @@ export interface Weather {
   readonly late: number;
 }
 
+/** Where around a call's effect its process dies. */
+export type DeathMoment = "before" | "half" | "after";
+
+/** The death of a process at its n-th call. */
+export interface Death {
+  readonly at: number;
+  readonly moment: DeathMoment;
+}
+
 export const CALM: Weather = { failure: 0, late: 0 };
 
 /** Every call of every port of every process: none is done before the schedule says so, and how is the schedule's choice too. */
@@ -38,6 +47,8 @@ export class PortCalls {
   readonly #dice: Dice;
   readonly #trace: (line: string) => void;
   #pending: PendingCall[] = [];
+  #armed: (Death & { readonly process: string; seen: number }) | null = null;
+  #hit: string | null = null;
   readonly #late: LateWrite[] = [];
 
   constructor(dice: Dice, trace: (line: string) => void) {
@@ -56,6 +67,22 @@ export class PortCalls {
     });
   }
 
+  /** This process dies at that call. */
+  arm(process: string, death: Death): void {
+    this.#armed = { ...death, process, seen: 0 };
+  }
+
+  disarm(): void {
+    this.#armed = null;
+  }
+
+  /** The call at which the armed process has just died, told once. */
+  takeHit(): string | null {
+    const hit = this.#hit;
+    this.#hit = null;
+    return hit;
+  }
+
   /** Calls of these processes that wait for the schedule. */
   waiting(processes: ReadonlySet<string>): PendingCall[] {
     return this.#pending.filter(({ process }) => processes.has(process));
@@ -67,6 +94,7 @@ export class PortCalls {
 
   /** One step of one call: its effect, its answer, or both. */
   async proceed(call: PendingCall): Promise<void> {
+    if (call.outcome === null && (await this.#diesAt(call))) return undefined;
     if (call.outcome === null) call.outcome = await this.#perform(call);
     else return this.#answer(call);
     // Between effect and answer anything may happen: other calls, a crash, a takeover.
@@ -100,6 +128,19 @@ export class PortCalls {
       if (fate === "later") this.later(name, effects.whole);
       if (fate === "half later") this.later(name, effects.half);
     }
+  }
+
+  /** Whether this is the call of the armed death; then its effect is what the moment says, and no answer ever comes. */
+  async #diesAt({ process, name, effects }: PendingCall): Promise<boolean> {
+    const armed = this.#armed;
+    if (armed === null || armed.process !== process) return false;
+    armed.seen += 1;
+    if (armed.seen !== armed.at) return false;
+    if (armed.moment === "half") await effects.half?.();
+    if (armed.moment === "after") await effects.whole();
+    this.#armed = null;
+    this.#hit = name.replace(/ \d.*| (?:live|test)\/.*/, "");
+    return true;
   }
 
   #answer(call: PendingCall): void {

@@ -24,7 +24,8 @@ export class VirtualTime {
     const { setTimeout, clearTimeout } = globalThis;
     const realNow = Object.getOwnPropertyDescriptor(Date, "now");
     const add = (run: () => void, delayMs = 0): Timer => {
-      const timer = { dueAt: this.#nowAt + Math.max(0, delayMs), run };
+      // Whole milliseconds, as clocks have them, whatever share of a delay was drawn.
+      const timer = { dueAt: this.#nowAt + Math.max(0, Math.ceil(delayMs)), run };
       this.#timers.add(timer);
       return timer;
     };

@@ -1,9 +1,11 @@
 /**
  * `node worker.ts --seed S --seeds N [--step K] [--stop] [--verbose]`: schedules S, S + K, …, one JSON line per violation and one at
- * the end. Started by test/simulation, which also starts it from copies of the sources with a fault built in.
+ * the end. With `--crashes STRIDE` the small log instead, whose process dies at its calls S, S + K, … and its successor at every
+ * STRIDE-th. Started by test/simulation, which also starts it from copies of the sources with a fault built in.
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { dieTwice } from "./exhaustive.ts";
 import { runSchedule } from "./schedule.ts";
 import { Violation } from "./violation.ts";
 
@@ -14,13 +16,30 @@ const { values: given } = parseArgs({
     step: { type: "string", default: "1" },
     stop: { type: "boolean", default: false },
     verbose: { type: "boolean", default: false },
+    crashes: { type: "string" },
   },
 });
 const first = Number(given.seed);
 const step = Number(given.step);
 const summary = { schedules: 0, records: 0, steps: 0, processes: 0, violations: 0 };
 
-for (let n = 0; n < Number(given.seeds); n += 1) {
+function failed(seed: number, error: unknown, lines: readonly string[] = []): void {
+  summary.violations += 1;
+  const guarantee = error instanceof Violation ? error.guarantee : "none";
+  const message = error instanceof Violation ? error.message : ((error as Error).stack ?? String(error));
+  process.stdout.write(`${JSON.stringify({ seed, guarantee, message, ...(given.verbose ? { lines } : {}) })}\n`);
+}
+
+if (given.crashes !== undefined) {
+  try {
+    const { runs, records } = await dieTwice({ from: first, step, stride: Number(given.crashes) });
+    Object.assign(summary, { schedules: runs, records });
+  } catch (error) {
+    summary.schedules += 1;
+    failed(first, error);
+  }
+}
+for (let n = 0; given.crashes === undefined && n < Number(given.seeds); n += 1) {
   const seed = first + n * step;
   const lines: string[] = [];
   summary.schedules += 1;
@@ -30,10 +49,7 @@ for (let n = 0; n < Number(given.seeds); n += 1) {
     summary.steps += steps;
     summary.processes += processes;
   } catch (error) {
-    summary.violations += 1;
-    const guarantee = error instanceof Violation ? error.guarantee : "none";
-    const message = error instanceof Violation ? error.message : ((error as Error).stack ?? String(error));
-    process.stdout.write(`${JSON.stringify({ seed, guarantee, message, ...(given.verbose ? { lines } : {}) })}\n`);
+    failed(seed, error, lines);
     if (given.stop) break;
   }
 }
