@@ -17,6 +17,7 @@ import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
 import { Partitions, type PartitionStatus } from "./partitions.ts";
+import { checkPredecessors, type PredecessorStore } from "./predecessors.ts";
 import type { ResultStore } from "./result-store.ts";
 import type { TaskSnapshot } from "./task.ts";
 import { silenceMsOf, tickSilent } from "./ticker.ts";
@@ -37,6 +38,8 @@ export interface AggregatorPorts {
   readonly log: EventLog;
   readonly store: ResultStore;
   readonly backfills: BackfillStore;
+  /** The stores of config.stream's predecessors, oldest first. Absent: none. */
+  readonly predecessors?: readonly PredecessorStore[];
   readonly clock: Clock;
   readonly random: () => number;
   readonly logger: Logger;
@@ -85,7 +88,7 @@ export class Aggregator implements Component {
   #isCommitting = false;
 
   constructor(config: AggregatorConfig, ports: AggregatorPorts) {
-    const { log, clock, store } = ports;
+    const { log, clock, store, predecessors = [] } = ports;
     const { stream } = config;
     this.#config = config;
     this.#ports = ports;
@@ -103,7 +106,8 @@ export class Aggregator implements Component {
         maxAgeSeconds: config.MAX_AGE_HOURS * 3_600,
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
-      open: (partition) => this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds })),
+      open: (partition) =>
+        this.#forever(() => openTask(partition, { log, store, stream, predecessors, horizonSeconds })),
       onOpened: (partition) => this.#backfiller.look(partition),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
@@ -227,6 +231,7 @@ export class Aggregator implements Component {
   #checkStream(): void {
     const { log } = this.#ports;
     const { streamId, partitionCount } = this.#config.stream;
+    checkPredecessors(this.#config.stream);
     if (log.partitionCount === partitionCount) return;
     throw halt(
       "STREAM_MISMATCH",
@@ -332,7 +337,7 @@ export class Aggregator implements Component {
       });
     return {
       readPending: (query) => patiently(() => store.readPending(query)),
-      readSlices: (pending) => patiently(() => store.readSlices(pending)),
+      readSlices: (query) => patiently(() => store.readSlices(query)),
       readPage: (query) => patiently(() => store.readPage(query)),
       insertLane: (table, rows) => patiently(() => store.insertLane(table, rows)),
       recordBackfill: (pending) => patiently(() => store.recordBackfill(pending)),

@@ -27,5 +27,9 @@ export function buildAggregator(config: AggregatorConfig, ports: AppPorts): Comp
     .padStart(8, "0");
   const store = createResultStore({ analytics, stream: config.stream, clock, writer });
   const backfills = createBackfillStore({ analytics, stream: config.stream });
-  return new Aggregator(config, { ...others, clock, store, backfills });
+  const predecessors = (config.stream.predecessors ?? []).map((before) => ({
+    ...before,
+    store: createResultStore({ analytics, stream: { ...config.stream, streamId: before.streamId }, clock, writer }),
+  }));
+  return new Aggregator(config, { ...others, clock, store, backfills, predecessors });
 }

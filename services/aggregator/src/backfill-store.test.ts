@@ -76,12 +76,19 @@ function storeUsage(usage: readonly Usage[]): Promise<void> {
 }
 
 function storeControl(
-  rows: readonly { offset: number; kind: string; target?: string; body?: string; partition?: number }[],
+  rows: readonly {
+    offset: number;
+    kind: string;
+    target?: string;
+    body?: string;
+    partition?: number;
+    stream?: number;
+  }[],
 ) {
   return insert(
     "control_records",
-    rows.map(({ offset, kind, target = "", body = "", partition = 1 }) => ({
-      stream: STREAM.streamId,
+    rows.map(({ offset, kind, target = "", body = "", partition = 1, stream = STREAM.streamId }) => ({
+      stream,
       logPartition: partition,
       logOffset: offset,
       bookedAt: NOON + 1_000,
@@ -93,7 +100,9 @@ function storeControl(
 }
 
 function pendingOf(rule: Parameters<typeof meterVersion>[0] = {}): PendingBackfill {
-  return { partition: 1, version: meterVersion(rule), activatedOffset: W, activatedAt: NOON + 1_000 };
+  const { streamId: stream } = STREAM;
+  const sources = [{ stream, belowOffset: W, ver: W }];
+  return { stream, partition: 1, version: meterVersion(rule), activatedOffset: W, activatedAt: NOON + 1_000, sources };
 }
 
 const run = (pending: PendingBackfill, sliceRows?: number): Promise<number | null> => {
@@ -211,7 +220,7 @@ test("G3 unique_count: one row for each text, as the live fold would write it", 
   expect(await lane()).toMatchObject([{ counted: "5", sumQty: "0" }]);
 });
 
-test("usage booked more than a year before the activation is left out, however much of it still stands", async () => {
+test("usage booked more than 390 days before the activation is left out, however much of it still stands", async () => {
   const edgeAt = NOON + 1_000 - BACKFILL_SPAN_MS;
   await storeUsage([
     { offset: 1, occurredAt: edgeAt, bookedAt: edgeAt, data: { inputTokens: 1 } },
@@ -238,7 +247,63 @@ test("finds each activation once, below the stored prefix, until its backfill is
     (await store.readPending({ partition: 1, belowOffset: 20 })).map(({ activatedOffset }) => activatedOffset);
   expect(await offsets()).toEqual([10, 13, 14]);
   const [first] = await store.readPending({ partition: 1, belowOffset: 20 });
-  expect(first).toEqual({ partition: 1, version, activatedOffset: 10, activatedAt: NOON + 1_000 });
+  expect(first).toEqual({
+    ...pendingOf(),
+    activatedOffset: 10,
+    sources: [{ stream: STREAM.streamId, belowOffset: 10, ver: 10 }],
+  });
   if (first !== undefined) await store.recordBackfill(first);
   expect(await offsets()).toEqual([13, 14]);
+});
+
+test("G1 G3 usage of the streams before belongs to the partition of the same number, and so do their unfinished backfills", async () => {
+  const stream = {
+    ...STREAM,
+    streamId: 30,
+    partitionCount: 4,
+    predecessors: [
+      { streamId: 10, partitionCount: 1, isLost: true },
+      { streamId: 20, partitionCount: 2, isLost: false },
+    ],
+  };
+  await storeUsage([
+    { stream: 10, partition: 0, offset: 5, data: { inputTokens: 1 } },
+    { stream: 20, partition: 0, offset: 50, data: { inputTokens: 10 } },
+    { stream: 20, partition: 1, offset: 50, data: { inputTokens: 100 } },
+    { stream: 20, partition: 1, offset: 60, data: { inputTokens: 1_000 } },
+    { stream: 20, partition: 1, offset: 61, data: { inputTokens: 10_000 } },
+    { stream: 30, partition: 1, offset: 2, data: { inputTokens: 100_000 } },
+    { stream: 30, partition: 3, offset: 2, data: { inputTokens: 1_000_000 } },
+  ]);
+  const bodyOf = (meter: string): string => JSON.stringify({ ...meterVersion({ meter }) });
+  await storeControl([
+    { stream: 20, partition: 1, offset: 55, kind: "meter.activate", body: bodyOf("unfinished") },
+    { stream: 20, partition: 1, offset: 62, kind: "void", target: "61" },
+    ...[0, 1, 3].map((partition) => ({
+      stream: 30,
+      partition,
+      offset: 9,
+      kind: "meter.activate",
+      body: bodyOf("fresh"),
+    })),
+  ]);
+  const store = createBackfillStore({ analytics, stream });
+  for (let round = 0; round < 2; round += 1) {
+    for (const partition of [0, 1, 2, 3]) {
+      for (const pending of await store.readPending({ partition, belowOffset: 1_000 }))
+        await backfill(pending, { store, stream, isWanted: () => true });
+    }
+  }
+  const rows = await analytics.select(
+    `SELECT meter, stream, logPartition AS partition, toUInt32(sumQty) AS sum, toUInt32(ver) AS ver FROM rollup FINAL
+     ORDER BY meter, stream, partition`,
+  );
+  expect(rows).toEqual([
+    { meter: "fresh", stream: 10, partition: 0, sum: 1, ver: 0 },
+    { meter: "fresh", stream: 20, partition: 0, sum: 10, ver: 0 },
+    { meter: "fresh", stream: 20, partition: 1, sum: 1_100, ver: 0 },
+    { meter: "fresh", stream: 30, partition: 1, sum: 100_000, ver: 9 },
+    { meter: "fresh", stream: 30, partition: 3, sum: 1_000_000, ver: 9 },
+    { meter: "unfinished", stream: 20, partition: 1, sum: 100, ver: 55 },
+  ]);
 });

@@ -10,14 +10,26 @@ import {
 import { z } from "zod";
 import { RESULT_COLUMNS, type Row } from "./tables.ts";
 
+/** Usage that stands in front of an activation: of its own stream below it, and everything of a stream before that one. */
+export interface BackfillSource {
+  readonly stream: number;
+  readonly belowOffset: number;
+  /** Version of the rows it gives. They are written once and never continued, so it only has to be the same every time. */
+  readonly ver: number;
+}
+
 /** An activation whose earlier usage is not counted yet. */
 export interface PendingBackfill {
+  /** The activation's own stream: usually the current one, or one before it that ended before the backfill was done. */
+  readonly stream: number;
   readonly partition: number;
   readonly version: MeterVersion;
   /** W: the offset of the activation. Usage below it is the backfill's, usage behind it the live fold's. */
   readonly activatedOffset: number;
   /** bookedAt of that offset, epoch milliseconds. */
   readonly activatedAt: number;
+  /** Oldest first. */
+  readonly sources: readonly BackfillSource[];
 }
 
 /** Customers from `firstCustomer` on, up to the next slice's, and the UTC days (since 1970) on which their usage was booked. */
@@ -41,10 +53,16 @@ export interface StoredUsage {
 /** A page's place: the last usage event of the page before. */
 export type PageEnd = Pick<StoredUsage, "customer" | "occurredAt" | "offset">;
 
+/** One source of one backfill. */
+export interface BackfillQuery {
+  readonly pending: PendingBackfill;
+  readonly source: BackfillSource;
+}
+
 /** What a backfill needs of the tables. Every read is repeatable: rows below a stored prefix are there for ever, and equal. */
 export interface BackfillStore {
   /**
-   * Activations below the offset that have no `backfills` row of this partition, in log order.
+   * Activations below the offset, and of all streams before this one, that have no `backfills` row of their partition; in log order.
    * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
    */
   readPending(query: { readonly partition: number; readonly belowOffset: number }): Promise<readonly PendingBackfill[]>;
@@ -52,18 +70,19 @@ export interface BackfillStore {
    * The backfill's usage events cut into slices of whole customers, so that one slice's keys fit into memory; none when there is
    * nothing to count. In order of customers.
    */
-  readSlices(pending: PendingBackfill): Promise<readonly BackfillSlice[]>;
+  readSlices(query: BackfillQuery): Promise<readonly BackfillSlice[]>;
   /**
    * A slice's usage events that were booked on one day, behind `after`, in order of (customer, usage window, offset), at most
    * `rowsMax`. Events that were voided below the activation are left out. A copy of a row follows it directly.
    */
-  readPage(query: {
-    readonly pending: PendingBackfill;
-    readonly slice: BackfillSlice;
-    readonly day: number;
-    readonly after: PageEnd | null;
-    readonly rowsMax: number;
-  }): Promise<readonly StoredUsage[]>;
+  readPage(
+    query: BackfillQuery & {
+      readonly slice: BackfillSlice;
+      readonly day: number;
+      readonly after: PageEnd | null;
+      readonly rowsMax: number;
+    },
+  ): Promise<readonly StoredUsage[]>;
   /** Stores rows of lane 1. Safe to repeat: yes, equal keys are equal rows. */
   insertLane(table: LaneTable, rows: readonly Row[]): Promise<void>;
   /** Says that the backfill is whole; call it only when every row of it is acknowledged. Safe to repeat: yes. */
@@ -73,44 +92,41 @@ export interface BackfillStore {
 /** Tables that a backfill writes rows of lane 1 to. */
 export type LaneTable = "rollup" | "rollup_uniq";
 
-/** Columns of each, in the order of our rows. */
-const LANE_COLUMNS: Readonly<Record<LaneTable, readonly string[]>> = {
-  rollup: RESULT_COLUMNS.rollup,
-  rollup_uniq: ["mode", "customer", "meter", "meterVersion", "windowStart", "dims", "valueHash", "bookedStart"],
-};
-
 /**
- * Usage booked longer before the activation is not backfilled. Raw rows live 400 days: with 35 days to spare, every repetition of a
+ * Usage booked longer before the activation is not backfilled. Raw rows live 400 days: with 10 days to spare, every repetition of a
  * backfill within them finds the same rows, whatever expires meanwhile, and so writes the same.
  */
-export const BACKFILL_SPAN_MS = 365 * DAY_MS;
+export const BACKFILL_SPAN_MS = 390 * DAY_MS;
 /** Nothing counts further ahead of its booking (the greatest MAX_AHEAD_SECONDS): usage from an instant on was booked a day before it or later. */
 const BOOKED_BEFORE_MAX_MS = DAY_MS;
+/** A stream that ended: all its offsets. */
+const WHOLE_STREAM = Number.MAX_SAFE_INTEGER;
 /** Usage events of one slice, but for a single customer with more: as many keys at most, some 300 MB. */
 const SLICE_ROWS = 500_000;
 
 /** The backfill's tables of one stream (infra/clickhouse). */
 export function createBackfillStore(input: {
   analytics: AnalyticsStore;
-  stream: Pick<StreamIdentity, "streamId">;
+  stream: Pick<StreamIdentity, "streamId" | "predecessors">;
   /** Default {@link SLICE_ROWS}. */
   sliceRows?: number;
 }): BackfillStore {
   const { analytics, sliceRows = SLICE_ROWS } = input;
-  const { streamId } = input.stream;
+  const { streamId, predecessors = [] } = input.stream;
   return {
     async readPending({ partition, belowOffset }) {
-      const rows = await analytics.select<PendingSqlRow>(PENDING_SQL, { stream: streamId, partition, belowOffset });
-      return rows.map((row) => ({
-        partition,
-        version: ActivationBodySchema.parse(JSON.parse(row.body)),
-        activatedOffset: Number(row.offsetText),
-        activatedAt: Number(row.bookedText),
-      }));
+      const found: PendingBackfill[] = [];
+      const before: BackfillSource[] = [];
+      // Of the new partitions that share an old one, the one of the same number answers for it.
+      for (const { streamId: stream } of predecessors.filter(({ partitionCount }) => partition < partitionCount)) {
+        found.push(...(await readPendingOf(analytics, { stream, partition, belowOffset: WHOLE_STREAM, before })));
+        before.push({ stream, belowOffset: WHOLE_STREAM, ver: 0 });
+      }
+      return [...found, ...(await readPendingOf(analytics, { stream: streamId, partition, belowOffset, before }))];
     },
-    async readSlices(pending) {
+    async readSlices(query) {
       const rows = await analytics.select<{ firstCustomer: string; days: readonly number[] }>(SLICES_SQL, {
-        ...scanOf(pending, streamId),
+        ...scanOf(query),
         sliceRows,
       });
       return rows.map(({ firstCustomer, days }, at) => ({
@@ -119,12 +135,12 @@ export function createBackfillStore(input: {
         days: days.map(Number),
       }));
     },
-    async readPage({ pending, slice, day, after, rowsMax }) {
+    async readPage({ pending, source, slice, day, after, rowsMax }) {
       const place = after ?? { customer: slice.firstCustomer, occurredAt: 0, offset: -1 };
       const rows = await analytics.select<Record<"customer" | "atText" | "offsetText" | "payload", string>>(
         slice.nextCustomer === null ? PAGE_SQL : PAGE_OF_SLICE_SQL,
         {
-          ...scanOf(pending, streamId),
+          ...scanOf({ pending, source }),
           dayFromAt: day * DAY_MS,
           dayToAt: (day + 1) * DAY_MS,
           ...(slice.nextCustomer === null ? {} : { nextCustomer: slice.nextCustomer }),
@@ -141,15 +157,35 @@ export function createBackfillStore(input: {
         payload: row.payload,
       }));
     },
-    insertLane: (table, rows) => analytics.insert({ table, columns: LANE_COLUMNS[table], rows }),
-    async recordBackfill({ partition, version, activatedOffset }) {
+    insertLane: (table, rows) => analytics.insert({ table, columns: RESULT_COLUMNS[table], rows }),
+    async recordBackfill({ stream, partition, version, activatedOffset }) {
       await analytics.insert({
         table: "backfills",
         columns: ["stream", "logPartition", "mode", "meter", "meterVersion", "ver"],
-        rows: [[streamId, partition, version.mode, version.meter, version.version, activatedOffset]],
+        rows: [[stream, partition, version.mode, version.meter, version.version, activatedOffset]],
       });
     },
   };
+}
+
+async function readPendingOf(
+  analytics: AnalyticsStore,
+  query: { stream: number; partition: number; belowOffset: number; before: readonly BackfillSource[] },
+): Promise<PendingBackfill[]> {
+  const { before, ...place } = query;
+  const rows = await analytics.select<PendingSqlRow>(PENDING_SQL, place);
+  return rows.map((row) => {
+    const activatedOffset = Number(row.offsetText);
+    const own = { stream: place.stream, belowOffset: activatedOffset, ver: activatedOffset };
+    return {
+      stream: place.stream,
+      partition: place.partition,
+      version: ActivationBodySchema.parse(JSON.parse(row.body)),
+      activatedOffset,
+      activatedAt: Number(row.bookedText),
+      sources: [...before, own],
+    };
+  });
 }
 
 /** A stored `meter.activate` body; its signature was verified when it was folded. */
@@ -226,15 +262,15 @@ const PAGE_SQL = pageSql("");
 const PAGE_OF_SLICE_SQL = pageSql("AND customer < {nextCustomer:String}");
 
 /** Bound values of {@link SCAN_WHERE}. */
-function scanOf(pending: PendingBackfill, stream: number): Record<string, string | number> {
-  const { partition, version, activatedOffset, activatedAt } = pending;
+function scanOf({ pending, source }: BackfillQuery): Record<string, string | number> {
+  const { partition, version, activatedAt } = pending;
   const fromAt = Math.max(0, parseInstant(version.rule.from) ?? 0);
   return {
-    stream,
+    stream: source.stream,
     partition,
     mode: version.mode,
     type: version.rule.eventType,
-    belowOffset: activatedOffset,
+    belowOffset: source.belowOffset,
     fromAt,
     bookedFromAt: Math.max(0, fromAt - BOOKED_BEFORE_MAX_MS, activatedAt - BACKFILL_SPAN_MS),
   };

@@ -1,5 +1,12 @@
-import { compileMeter, type LogRecord, type MeterVersion, windowStartOf } from "@tallyhouse/domain";
-import { MemoryLog, meterVersion } from "@tallyhouse/testkit";
+import {
+  compileMeter,
+  encodeUsageEvent,
+  type LogRecord,
+  type MeterVersion,
+  type UsageEvent,
+  windowStartOf,
+} from "@tallyhouse/domain";
+import { MemoryLog, meterVersion, usageEvent } from "@tallyhouse/testkit";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { scaledOf } from "./result-store.ts";
@@ -25,86 +32,119 @@ const LATEST = meterVersion({ meter: "latest", rule: { aggregation: "latest" } }
 const FUTURE = meterVersion({ meter: "future", rule: { from: new Date(NOON + 40 * HOUR_MS).toISOString() } });
 const METERS = [SUM, LATEST, FUTURE];
 
-/** Usage of three customers and two windows in each partition; meters join in the middle, one of them twice. */
+/** Usage of three customers and two windows in a partition, in the order of the log. */
+function usageOf(partition: number): UsageEvent[] {
+  return ["cus_a", "cus_b", "cus_c"].flatMap((customer) =>
+    idsOf(partition, 6, { customer }).map((id, n) =>
+      usageEvent({
+        id,
+        customer,
+        occurredAt: NOON - (n % 2) * HOUR_MS + n * 1_000,
+        // A text that no sum can read: counted before the meter existed, it is none of its business.
+        data: { model: n % 3 === 0 ? "small" : "large", inputTokens: n === 2 ? "none" : `${n}.5` },
+      }),
+    ),
+  );
+}
+
+/** Places of the activations in each partition of {@link lateMeterLog}. */
+const PLACES: Readonly<Record<string, number>> = { sum: 10, latest: 14, future: 16 };
+
+/** Meters join in the middle, one of them twice; usage in front of them is voided in front of them, behind them, and twice. */
 function lateMeterLog(): MemoryLog {
   const log = new MemoryLog({ partitionCount: STREAM.partitionCount, clock: clockAfterTraffic(), isManual: true });
   for (let partition = 0; partition < STREAM.partitionCount; partition += 1) {
-    const usage = ["cus_a", "cus_b", "cus_c"].flatMap((customer) =>
-      idsOf(partition, 6, { customer }).map((id, n) =>
-        usageRecord({
-          id,
-          customer,
-          occurredAt: NOON - (n % 2) * HOUR_MS + n * 1_000,
-          // The last one is a text that no sum can read: counted before the meter existed, it is none of its business.
-          data: { model: n % 3 === 0 ? "small" : "large", inputTokens: n === 2 ? "none" : `${n}.5` },
-        }),
-      ),
-    );
-    const records: LogRecord[] = [
-      ...usage.slice(0, 9),
+    const usage = usageOf(partition);
+    const records = usage.map((event) => usageRecord(event));
+    const voidOf = (offset: number): LogRecord => {
+      const event = encodeUsageEvent(usage[offset] as UsageEvent, {}).toString("utf8");
+      return controlRecord({ kind: "void", offset, event }, partition);
+    };
+    const all: LogRecord[] = [
+      ...records.slice(0, 9),
+      voidOf(0),
       controlRecord(activation(SUM), partition),
-      ...usage.slice(9, 12),
+      ...records.slice(9, 12),
       controlRecord(activation(LATEST), partition),
       controlRecord(activation(SUM), partition),
       controlRecord(activation(FUTURE), partition),
-      ...usage.slice(12),
+      ...records.slice(12, 16),
+      voidOf(1),
+      voidOf(2),
+      voidOf(0),
+      voidOf(1),
+      ...records.slice(16),
     ];
-    for (const [place, record] of records.entries()) log.appendAt(NOON + place * 120_000, record);
+    for (const [place, record] of all.entries()) log.appendAt(NOON + place * 120_000, record);
   }
   return log;
 }
 
+interface Total {
+  counted: number;
+  sum: bigint;
+  /** Of the newest usage event; null where one was taken back, because a reader asks the raw events then. */
+  last: string | null;
+  at: string;
+}
+const placeOf = (at: number, offset: number): string => `${at}/${String(offset).padStart(6, "0")}`;
+
 /** What the newest rows of both lanes add up to, by meter, partition, customer, window and dims. */
-function storedTotals(store: ModelStore): Record<string, unknown> {
-  const totals: Record<string, { counted: number; sum: bigint; last: string; at: string }> = {};
+function storedTotals(store: ModelStore): Map<string, Total> {
+  const totals = new Map<string, Total>();
   for (const row of store.newestRollups()) {
     const key = [row.meter, row.logPartition, row.customer, row.windowStart, ...row.dims].join("|");
-    const before = totals[key];
-    const at = `${row.lastAt}/${String(row.lastOffset).padStart(6, "0")}`;
-    totals[key] = {
-      counted: (before?.counted ?? 0) + row.counted,
-      sum: (before?.sum ?? 0n) + scaledOf(row.sumQty),
-      ...(before === undefined || at > before.at ? { last: row.lastQty, at } : before),
-    };
-    totals[key] = {
-      ...totals[key],
-      counted: (before?.counted ?? 0) + row.counted,
-      sum: (before?.sum ?? 0n) + scaledOf(row.sumQty),
-    };
+    const before = totals.get(key) ?? { counted: 0, sum: 0n, last: "", at: "" };
+    const at = placeOf(row.lastAt, row.lastOffset);
+    const newest = row.counted > 0 && at > before.at ? { last: row.lastQty, at } : before;
+    totals.set(key, {
+      counted: before.counted + row.counted - row.voided,
+      sum: before.sum + scaledOf(row.sumQty),
+      last: row.voided > 0 || before.last === null ? null : newest.last,
+      at: newest.at,
+    });
   }
   return totals;
 }
 
 /** The same, counted from the raw rows as if every meter had been there from the start. */
-function recounted(store: ModelStore, meters: readonly MeterVersion[]): Record<string, unknown> {
-  const totals: Record<string, { counted: number; sum: bigint; last: string; at: string }> = {};
+function recounted(store: ModelStore, meters: readonly MeterVersion[]): Map<string, Total> {
+  const totals = new Map<string, Total>();
+  const voided = new Set(
+    store
+      .rows("control_records")
+      .flatMap(({ kind, logPartition, target }) => (kind === "void" ? [`${logPartition}/${target}`] : [])),
+  );
   for (const version of meters) {
     const meter = compileMeter(version);
     for (const row of store.rows("raw_events")) {
       if (row.status !== "counted" || row.occurredAt < meter.fromAt) continue;
+      if (voided.has(`${row.logPartition}/${row.logOffset}`)) continue;
       const data = JSON.parse(row.payload) as Record<string, unknown>;
       const value = Number(data["inputTokens"]);
       if (Number.isNaN(value)) continue;
       const dims = version.meter === "sum" ? [String(data["model"])] : [];
-      const key = [version.meter, row.logPartition, row.customer, windowStartOf(row.occurredAt) / 1_000, ...dims].join(
-        "|",
-      );
-      const at = `${row.occurredAt}/${String(row.logOffset).padStart(6, "0")}`;
-      const before = totals[key];
-      const newer =
-        before === undefined || at > before.at ? { last: String(value), at } : { last: before.last, at: before.at };
-      totals[key] = {
-        counted: (before?.counted ?? 0) + 1,
-        sum: (before?.sum ?? 0n) + BigInt(value * 10) * 100_000_000n,
-        ...newer,
-      };
+      const windowStart = windowStartOf(row.occurredAt) / 1_000;
+      const key = [version.meter, row.logPartition, row.customer, windowStart, ...dims].join("|");
+      const before = totals.get(key) ?? { counted: 0, sum: 0n, last: "", at: "" };
+      const at = placeOf(row.occurredAt, row.logOffset);
+      const newest = at > before.at ? { last: String(value), at } : before;
+      const sum = before.sum + BigInt(value * 10) * 100_000_000n;
+      totals.set(key, { counted: before.counted + 1, sum, last: newest.last, at: newest.at });
     }
   }
   return totals;
 }
 
 function expectTotals(store: ModelStore): void {
-  expect(storedTotals(store)).toEqual(recounted(store, METERS));
+  const stored = [...storedTotals(store)].filter(([, { counted }]) => counted > 0);
+  const wanted = recounted(store, METERS);
+  expect(stored.map(([key]) => key).sort()).toEqual([...wanted.keys()].sort());
+  for (const [key, total] of stored) {
+    const { counted, sum, last } = wanted.get(key) as Total;
+    expect([key, total.counted, total.sum]).toEqual([key, counted, sum]);
+    if (total.last !== null) expect([key, total.last]).toEqual([key, last]);
+  }
 }
 
 test("G1 G3 usage in front of an activation is counted, as if the meter had been there from the start", async () => {
@@ -116,7 +156,7 @@ test("G1 G3 usage in front of an activation is counted, as if the meter had been
   const lane1 = store.rows("rollup").filter(({ lane }) => lane === 1);
   expect(lane1.length).toBeGreaterThan(8);
   for (const row of lane1) {
-    const place = row.meter === "sum" ? 9 : 13;
+    const place = PLACES[row.meter] ?? -1;
     const bookedAt = NOON + place * 120_000;
     expect([row.ver, row.bookedStart]).toEqual([place, Math.floor(bookedAt / 900_000) * 900]);
   }

@@ -1,14 +1,14 @@
 /** Usage from before a meter's activation, counted in a lane of its own, beside the live fold. */
-import {
-  assert,
-  compileMeter,
-  isJsonObject,
-  parseJson,
-  type StreamIdentity,
-  uniqueHashOf,
-  windowStartOf,
-} from "@tallyhouse/domain";
-import type { BackfillStore, LaneTable, PageEnd, PendingBackfill, StoredUsage } from "./backfill-store.ts";
+import { assert, compileMeter, isJsonObject, parseJson, type StreamIdentity, windowStartOf } from "@tallyhouse/domain";
+import type {
+  BackfillSlice,
+  BackfillSource,
+  BackfillStore,
+  LaneTable,
+  PageEnd,
+  PendingBackfill,
+  StoredUsage,
+} from "./backfill-store.ts";
 import { type ActiveMeter, meterLabel } from "./meter-set.ts";
 import { BACKFILL_LANE, RollupBook } from "./rollup-book.ts";
 import { bookedStartOf, type Row } from "./tables.ts";
@@ -18,102 +18,108 @@ const PAGE_ROWS = 4_000;
 /** Rows of one insert. */
 const INSERT_ROWS = 10_000;
 
+/** What a backfill runs on. */
+export interface BackfillPorts {
+  readonly store: BackfillStore;
+  readonly stream: StreamIdentity;
+  /** Looked at between any two pages; when it says no, nothing is lost: whoever owns the partition begins again. */
+  readonly isWanted: () => boolean;
+}
+
 /**
  * Counts what stands in front of one activation, stores it, and then says so in `backfills`.
  *
  * The `backfills` row last: earlier, a crash in between would leave usage uncounted for ever. In this order the whole is done again,
  * and writes the same rows: they are a function of the log below the activation, whose keys and version name the activation.
- * @param isWanted looked at between any two pages; when it says no, nothing is lost: whoever owns the partition begins again.
  * @returns the usage events that were read; null when it was stopped.
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry); any part may be stored.
  */
-export async function backfill(
-  pending: PendingBackfill,
-  ports: { readonly store: BackfillStore; readonly stream: StreamIdentity; readonly isWanted: () => boolean },
-): Promise<number | null> {
-  const { store, stream, isWanted } = ports;
+export async function backfill(pending: PendingBackfill, ports: BackfillPorts): Promise<number | null> {
+  const { store } = ports;
   let events = 0;
-  for (const slice of await store.readSlices(pending)) {
-    const fold = new BackfillFold(pending, stream);
-    for (const day of slice.days) {
-      let after: PageEnd | null = null;
-      do {
-        if (!isWanted()) return null;
-        const page: readonly StoredUsage[] = await store.readPage({ pending, slice, day, after, rowsMax: PAGE_ROWS });
-        // A copy of a row, of a flush that was sent twice, follows it directly.
-        const found = page.filter(({ offset }, at) => offset !== page[at - 1]?.offset);
-        for (const usage of found) fold.add(usage);
-        events += found.length;
-        after = page.length < PAGE_ROWS ? null : (page.at(-1) ?? null);
-      } while (after !== null);
-    }
-    for (const { table, rows } of fold.takeRows()) {
-      for (let from = 0; from < rows.length; from += INSERT_ROWS)
-        await store.insertLane(table, rows.slice(from, from + INSERT_ROWS));
+  for (const source of pending.sources) {
+    for (const slice of await store.readSlices({ pending, source })) {
+      const fold = new BackfillFold(pending, { source, stream: ports.stream });
+      const found = await foldSlice(fold, { pending, source, slice }, ports);
+      if (found === null) return null;
+      events += found;
+      for (const { table, rows } of fold.takeRows()) {
+        for (let from = 0; from < rows.length; from += INSERT_ROWS)
+          await store.insertLane(table, rows.slice(from, from + INSERT_ROWS));
+      }
     }
   }
   await store.recordBackfill(pending);
   return events;
 }
 
-/** One slice's rows of lane 1: `bookedStart` is the activation's booking window, `ver` its offset. */
+/** Adds a slice's usage events, day by day and page by page; null when it was stopped. */
+async function foldSlice(
+  fold: BackfillFold,
+  query: { readonly pending: PendingBackfill; readonly source: BackfillSource; readonly slice: BackfillSlice },
+  { store, isWanted }: BackfillPorts,
+): Promise<number | null> {
+  let events = 0;
+  for (const day of query.slice.days) {
+    let after: PageEnd | null = null;
+    do {
+      if (!isWanted()) return null;
+      const page: readonly StoredUsage[] = await store.readPage({ ...query, day, after, rowsMax: PAGE_ROWS });
+      // A copy of a row, of a flush that was sent twice, follows it directly.
+      const found = page.filter(({ offset }, at) => offset !== page[at - 1]?.offset);
+      for (const usage of found) fold.add(usage);
+      events += found.length;
+      after = page.length < PAGE_ROWS ? null : (page.at(-1) ?? null);
+    } while (after !== null);
+  }
+  return events;
+}
+
+/** One slice's rows of lane 1. `bookedStart` is the activation's booking window: from there on a reader knows the usage. */
 class BackfillFold {
   readonly #pending: PendingBackfill;
-  readonly #stream: StreamIdentity;
+  readonly #source: BackfillSource;
   readonly #meter: ActiveMeter;
   readonly #bookedStart: number;
   readonly #book = new RollupBook();
-  readonly #unique = new Map<string, Row>();
 
-  constructor(pending: PendingBackfill, stream: StreamIdentity) {
+  constructor(pending: PendingBackfill, place: { source: BackfillSource; stream: StreamIdentity }) {
     const { version, activatedAt } = pending;
     this.#pending = pending;
-    this.#stream = stream;
-    this.#meter = { compiled: compileMeter(version), label: meterLabel(version), untilAt: Infinity };
-    this.#bookedStart = bookedStartOf(activatedAt, stream);
+    this.#source = place.source;
+    // Without the version's end: one is valid only where it lies ahead of everything that could be counted, and all this was.
+    this.#meter = { compiled: compileMeter(version), label: meterLabel(version), untilAt: Number.POSITIVE_INFINITY };
+    this.#bookedStart = bookedStartOf(activatedAt, place.stream);
   }
 
   add({ customer, occurredAt, offset, payload }: StoredUsage): void {
-    const { version } = this.#meter.compiled;
+    const { mode, rule } = this.#meter.compiled.version;
     const data = parseJson(payload);
     assert(isJsonObject(data), `payload of a counted usage event is no object: offset ${offset}`);
-    const event = {
-      mode: version.mode,
-      customer,
-      source: "",
-      id: "",
-      type: version.rule.eventType,
-      isStamped: false,
-      decidedAt: null,
-    };
+    const event = { mode, customer, source: "", id: "", type: rule.eventType, isStamped: false, decidedAt: null };
     const contribution = this.#meter.compiled.contributionOf({ ...event, occurredAt, data });
     // It was counted before the meter existed, so a value that the meter cannot read is no mistake of the sender.
     if (contribution.kind !== "quantity") return;
     const { dims, quantity, uniqueText } = contribution;
-    const windowStart = windowStartOf(occurredAt) / 1_000;
-    const bookedStart = this.#bookedStart;
-    const place = { occurredAt, windowStart, bookedStart, offset };
-    this.#book.add({ meter: this.#meter, customer, dims, quantity, uniqueText: null, ...place });
-    if (uniqueText === null) return;
-    const row = [
-      version.mode,
+    this.#book.add({
+      meter: this.#meter,
       customer,
-      version.meter,
-      version.version,
-      windowStart,
       dims,
-      uniqueHashOf(uniqueText).toString(),
-      bookedStart,
-    ];
-    this.#unique.set(JSON.stringify(row), row);
+      quantity,
+      uniqueText,
+      occurredAt,
+      windowStart: windowStartOf(occurredAt) / 1_000,
+      bookedStart: this.#bookedStart,
+      offset,
+    });
   }
 
   takeRows(): readonly { readonly table: LaneTable; readonly rows: readonly Row[] }[] {
-    const { partition, activatedOffset: ver } = this.#pending;
-    const rows = this.#book.takeRows({ stream: this.#stream.streamId, partition, ver, lane: BACKFILL_LANE });
+    const { stream, ver } = this.#source;
+    const { partition } = this.#pending;
     return [
-      { table: "rollup", rows },
-      { table: "rollup_uniq", rows: [...this.#unique.values()] },
+      { table: "rollup", rows: this.#book.takeRows({ stream, partition, ver, lane: BACKFILL_LANE }) },
+      { table: "rollup_uniq", rows: this.#book.takeUniqueRows() },
     ];
   }
 }

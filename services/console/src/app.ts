@@ -19,6 +19,8 @@ import {
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
+import { addCheckRoute } from "./meter-check-route.ts";
+import { createEndWatch } from "./meter-ends.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
@@ -71,7 +73,9 @@ export async function buildConsole(
   addErrorHandlers(app, ports.logger);
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
-  addMeterRoutes(app, { ...ports, stream });
+  const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
+  addMeterRoutes(app, { ...ports, stream, maxAheadMs });
+  addCheckRoute(app, { ...ports, stream, maxAheadMs });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);
@@ -87,7 +91,16 @@ export async function buildConsole(
   addHealthRoutes(app, { readiness: () => readReadiness({ ...ports, stream }), metrics: ports.metrics });
   await app.ready();
   const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
-  return { app, outbox };
+  return { app, outbox: together(outbox, createEndWatch({ stream, maxAheadMs }, ports)) };
+}
+
+/** Two parts with one life, under the first one's name. */
+function together(first: Component, second: Component): Component {
+  return {
+    name: first.name,
+    run: async (signal) => void (await Promise.all([first.run(signal), second.run(signal)])),
+    close: async () => void (await Promise.all([first.close(), second.close()])),
+  };
 }
 
 /** For probes and Prometheus inside the deployment: the gateway forwards none of these paths. */

@@ -2,8 +2,8 @@
 import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
-import { ApplyParameters, MetersBodySchema } from "./meters-routes.ts";
-import { CustomersParameters, UsageParameters } from "./usage-request.ts";
+import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
+import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 /** Path → method in lower case → operation. */
@@ -150,6 +150,39 @@ const PATHS: Paths = {
       },
     }),
   },
+  "/admin/v1/meters/check": {
+    post: operation({
+      id: "checkMeters",
+      summary: "What meters would have counted over past usage, line by line.",
+      more: { parameters: parametersOf(CheckParameters, SPAN), requestBody: METERS_BODY },
+      responses: {
+        "200": answer("application/x-ndjson", "figures per customer and meter; the last line is end", {
+          type: "string",
+        }),
+        "503": problem("a store does not answer, or too many checks are running; try again after Retry-After"),
+        ...METER_REFUSALS,
+      },
+    }),
+  },
+  "/admin/v1/meters/{key}/end": {
+    post: operation({
+      id: "endMeter",
+      summary: "Ends a meter without a successor.",
+      more: {
+        parameters: [{ name: "key", in: "path", required: true, schema: { type: "string" }, example: "input_tokens" }],
+        requestBody: {
+          required: false,
+          content: { "application/json": { schema: schemaOf(EndBodySchema), example: {} } },
+        },
+      },
+      responses: {
+        "200": json("the versions that end, and when"),
+        "404": problem("no such meter in this mode"),
+        "409": problem("usage of that instant may be counted already, or it ended before"),
+        ...METER_REFUSALS,
+      },
+    }),
+  },
   "/": {
     get: {
       operationId: "getPage",
@@ -171,7 +204,7 @@ export function addOpenApi(app: FastifyInstance): void {
   app.addHook("onRoute", ({ method, url }) => {
     for (const name of [method].flat()) {
       // A GET brings its HEAD with it.
-      const known = PATHS[url]?.[name === "HEAD" ? "get" : name.toLowerCase()];
+      const known = PATHS[url.replace(/:(\w+)/g, "{$1}")]?.[name === "HEAD" ? "get" : name.toLowerCase()];
       if (known === undefined && !NOT_FOR_CALLERS.has(url))
         throw new Error(`${name} ${url} is not described in openapi.ts`);
     }

@@ -85,6 +85,17 @@ export const CustomersParameters = z.strictObject({
     .default(100),
 });
 
+/** Query of `POST /admin/v1/meters/check`. */
+export const CheckParameters = z.strictObject({ from: instant, to: instant });
+
+/** Reads the span of a check: any instants. */
+export function readCheckSpan(query: unknown): Reading<{ readonly fromAt: number; readonly toAt: number }> {
+  const parsed = CheckParameters.safeParse(query);
+  if (!parsed.success) return { kind: "problem", problem: problemOf(parsed.error) };
+  const { errors, ...span } = readRange({ ...parsed.data, now: 0, isAligned: false });
+  return errors.length > 0 ? { kind: "problem", problem: queryInvalid(errors) } : { kind: "request", request: span };
+}
+
 /** Reads `GET /v1/usage`. Pure but for the zone data of the runtime. */
 export function readUsageRequest(query: unknown, context: { mode: Mode; now: number }): Reading<UsageRequest> {
   const parsed = UsageParameters.safeParse(query);

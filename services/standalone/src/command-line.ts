@@ -1,12 +1,12 @@
 /** The one command line, `tallyhouse`. The only file here that touches the process. */
-import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { parseMetersFile, TallyhouseError } from "@tallyhouse/domain";
+import { TallyhouseError } from "@tallyhouse/domain";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
-import { ApiError, callApi } from "./client.ts";
+import { ApiError } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
+import { runMeters, UsageError } from "./meters-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
 const USAGE = `tallyhouse: usage in, exact bills out
@@ -20,16 +20,15 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse topic                    make the topic KAFKA_TOPIC on KAFKA_BROKERS, or check the one that is there
   tallyhouse token add                make the service token TALLYHOUSE_INGEST_KEY valid in POSTGRES_URL
   tallyhouse meters check FILE        check a meters file, offline
+      [--against FROM..TO]            and count what its rules would have counted over past usage
   tallyhouse meters diff FILE         what apply would change
-  tallyhouse meters apply FILE        make new meter versions active
+  tallyhouse meters apply FILE        make new meter versions active; a changed one ends its predecessor
+  tallyhouse meters end KEY           end a meter without a successor
+      [--until T]                     default: as early as possible
 
-diff and apply talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+diff, apply, end and check --against talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
-
-class UsageError extends Error {
-  override readonly name = "UsageError";
-}
 
 /** Runs the command named by the arguments and sets the exit code: 0 done, 1 refused or failed, 2 wrong usage. */
 export async function runCommandLine(): Promise<void> {
@@ -66,7 +65,10 @@ async function runCommand(args: readonly string[]): Promise<number> {
       if (rest.join(" ") !== "add") throw new UsageError("token needs add");
       return say(await addToken(process.env));
     case "meters":
-      return meters(rest);
+      return runMeters(rest, process.env, {
+        out: (text) => process.stdout.write(text),
+        err: (text) => process.stderr.write(text),
+      });
     case undefined:
     case "help":
     case "--help":
@@ -164,51 +166,6 @@ async function migrate(): Promise<number> {
 function say(text: string): number {
   process.stdout.write(`${text}\n`);
   return 0;
-}
-
-interface MeterChange {
-  readonly key: string;
-  readonly change: "new" | "new-version" | "old-version" | "unit-only" | "none";
-  readonly version: number;
-  readonly fields?: readonly string[];
-}
-
-async function meters(args: readonly string[]): Promise<number> {
-  const [verb, path, ...more] = args;
-  if ((verb !== "check" && verb !== "diff" && verb !== "apply") || path === undefined || more.length > 0) {
-    throw new UsageError("meters needs check, diff or apply, and one file");
-  }
-  const file = readText(path);
-  const reading = parseMetersFile(file);
-  if (reading.kind === "problems") {
-    for (const { line, field, rule } of reading.problems)
-      process.stderr.write(`${path}:${line}: ${field === "" ? "" : `${field}: `}${rule}\n`);
-    return 1;
-  }
-  if (verb === "check") {
-    process.stdout.write(`${path}: ${reading.rules.length} meters, no problem\n`);
-    return 0;
-  }
-  const query = verb === "apply" ? "?wait=10s" : "";
-  const { changes } = await callApi<{ changes: readonly MeterChange[] }>(process.env, {
-    method: "POST",
-    path: `/admin/v1/meters/${verb}${query}`,
-    body: { file },
-  });
-  for (const { key, change, version, fields } of changes) {
-    process.stdout.write(
-      `${change.padEnd(12)} ${key} v${version}${fields && fields.length > 0 ? ` (${fields.join(", ")})` : ""}\n`,
-    );
-  }
-  return 0;
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw new UsageError(`cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`);
-  }
 }
 
 function wholeNumber(option: string, text: string): number {

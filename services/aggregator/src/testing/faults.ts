@@ -77,7 +77,7 @@ export function mortal(
 export function mortalBackfills(store: BackfillStore, fault: Fault): BackfillStore {
   return {
     readPending: (query) => fault.around("readPending", () => store.readPending(query)),
-    readSlices: (pending) => fault.around("readSlices", () => store.readSlices(pending)),
+    readSlices: (query) => fault.around("readSlices", () => store.readSlices(query)),
     readPage: (query) => fault.around("readPage", () => store.readPage(query)),
     insertLane: (table, rows) =>
       fault.around(

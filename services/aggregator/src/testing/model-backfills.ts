@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { type MeterVersion, parseInstant } from "@tallyhouse/domain";
-import type { BackfillStore, PendingBackfill, StoredUsage } from "../backfill-store.ts";
+import type { BackfillQuery, BackfillStore, PendingBackfill, StoredUsage } from "../backfill-store.ts";
 import type { Row } from "../tables.ts";
 import { type ModelStore, textOf } from "./model-store.ts";
 
@@ -27,13 +27,15 @@ export class ModelBackfills implements BackfillStore {
       .sort((a, b) => a.logOffset - b.logOffset)
       .map((row) => {
         const version = JSON.parse(row.body) as MeterVersion;
-        return { partition, version, activatedOffset: row.logOffset, activatedAt: row.bookedAt };
+        const { stream, logOffset: activatedOffset, bookedAt: activatedAt } = row;
+        const sources = [{ stream, belowOffset: activatedOffset, ver: activatedOffset }];
+        return { stream, partition, version, activatedOffset, activatedAt, sources };
       })
       .filter((pending) => !this.done.some((each) => isDeepStrictEqual(each, pending)));
   }
 
   /** One customer each, so that a test has several. */
-  async readSlices(pending: PendingBackfill) {
+  async readSlices({ pending }: BackfillQuery) {
     const customers = [...new Set(this.#usageOf(pending).map(({ customer }) => customer))].sort();
     return customers.map((firstCustomer, at) => ({
       firstCustomer,

@@ -19,6 +19,7 @@ import { meterVersion, usageEvent } from "@tallyhouse/testkit";
 import { Aggregator } from "../aggregator.ts";
 import type { BackfillStore } from "../backfill-store.ts";
 import { type AggregatorConfig, AggregatorConfigSchema } from "../config.ts";
+import type { PredecessorStore } from "../predecessors.ts";
 import type { ResultStore } from "../result-store.ts";
 import type { FoldContext } from "../fold-context.ts";
 import { createTask, type Task } from "../task.ts";
@@ -108,13 +109,20 @@ export class ManualClock {
 
 /** An aggregator on these two ports, silent and with its own metrics. */
 export function aggregatorOn(
-  ports: { log: EventLog; store: ResultStore; backfills?: BackfillStore; clock?: { now(): number } },
+  ports: {
+    log: EventLog;
+    store: ResultStore;
+    backfills?: BackfillStore;
+    clock?: { now(): number };
+    predecessors?: readonly PredecessorStore[];
+  },
   overrides: Partial<AggregatorConfig> = {},
 ): Aggregator {
   return new Aggregator(config(overrides), {
     log: ports.log,
     store: ports.store,
     backfills: ports.backfills ?? (ports.store instanceof ModelStore ? new ModelBackfills(ports.store) : NO_BACKFILLS),
+    predecessors: ports.predecessors ?? [],
     clock: ports.clock ?? new ManualClock(),
     random: () => 0,
     logger: createLogger({ level: "silent", name: "test" }),
