@@ -1,4 +1,5 @@
 /** What must hold at every instant of a schedule and at its end: I1 to I9 of the design, by the guarantee that breaks with each. */
+import { Violation } from "@tallyhouse/testkit";
 import { isDeepStrictEqual } from "node:util";
 import type { ProgressRow, ResultTable, Row } from "../../tables.ts";
 import { type ModelStore, type NamedRow, nameColumns, textOf } from "../model-store.ts";
@@ -11,7 +12,6 @@ import {
   spelled,
 } from "./reference.ts";
 import type { SimLog } from "./sim-log.ts";
-import { Violation } from "./violation.ts";
 import type { Correctable } from "./workload.ts";
 
 interface Landed {

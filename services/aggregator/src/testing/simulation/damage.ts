@@ -1,7 +1,7 @@
 /** Damage to the log after everything was stored: whoever opens the partition must halt, not go on with what is there. */
+import { Violation } from "@tallyhouse/testkit";
 import { type ControlFact, encodeControl, TallyhouseError } from "@tallyhouse/domain";
 import { CONTROL_KEY } from "../scenario.ts";
-import { Violation } from "./violation.ts";
 import type { SimWorld } from "./world.ts";
 
 const TICK: ControlFact = { kind: "tick" };

@@ -1,7 +1,7 @@
 /** A small log with every kind of record, and a crash at every port call of the process that folds it. */
+import { Dice } from "@tallyhouse/testkit";
 import { clockAfterTraffic, trafficLog } from "../traffic.ts";
 import { config, STREAM } from "../scenario.ts";
-import { Dice } from "./dice.ts";
 import type { Death, DeathMoment } from "./port-calls.ts";
 import { SimWorld } from "./world.ts";
 

@@ -1,5 +1,5 @@
+import type { Dice } from "@tallyhouse/testkit";
 import { TallyhouseError } from "@tallyhouse/domain";
-import type { Dice } from "./dice.ts";
 
 /** What a call does when it is done; `half` is what a torn write leaves. Reads have no half. */
 export interface Effects {

@@ -1,4 +1,5 @@
 /** One aggregator of a schedule: the product, on ports that do nothing before the schedule says so. */
+import { type Dice, Violation, type VirtualTime } from "@tallyhouse/testkit";
 import { TallyhouseError, type EventLog } from "@tallyhouse/domain";
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { Aggregator } from "../../aggregator.ts";
@@ -9,11 +10,8 @@ import type { ProgressRow, ResultTable, Row } from "../../tables.ts";
 import type { ModelBackfills } from "../model-backfills.ts";
 import type { ModelStore } from "../model-store.ts";
 import type { Checks } from "./checks.ts";
-import type { Dice } from "./dice.ts";
 import type { PortCalls } from "./port-calls.ts";
 import { SimConsumer, type SimLog } from "./sim-log.ts";
-import type { VirtualTime } from "./virtual-time.ts";
-import { Violation } from "./violation.ts";
 
 const logger = createLogger({ level: "silent", name: "simulation" });
 

@@ -1,7 +1,7 @@
 /** One seeded schedule: processes come and go, calls fail and land late, clocks step back; at the end everything must add up. */
+import { Dice } from "@tallyhouse/testkit";
 import { NOON } from "../scenario.ts";
 import { damage } from "./damage.ts";
-import { Dice } from "./dice.ts";
 import { type Weather } from "./port-calls.ts";
 import type { SimProcess } from "./process.ts";
 import { Workload } from "./workload.ts";

@@ -1,5 +1,5 @@
+import type { Dice } from "@tallyhouse/testkit";
 import { type LogEntry, type LogRecord, type LogSubscriber } from "@tallyhouse/domain";
-import type { Dice } from "./dice.ts";
 
 interface SimPartition {
   readonly entries: LogEntry[];

@@ -3,11 +3,11 @@
  * the end. With `--crashes STRIDE` the small log instead, whose process dies at its calls S, S + K, … and its successor at every
  * STRIDE-th. Started by test/simulation, which also starts it from copies of the sources with a fault built in.
  */
+import { Violation } from "@tallyhouse/testkit";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { dieTwice } from "./exhaustive.ts";
 import { runSchedule } from "./schedule.ts";
-import { Violation } from "./violation.ts";
 
 const { values: given } = parseArgs({
   options: {

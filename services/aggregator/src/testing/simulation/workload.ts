@@ -1,4 +1,5 @@
 /** What producers and operators write to the log in a schedule: every kind of record, in any order, at any time. */
+import { type Dice, meterVersion, usageEvent } from "@tallyhouse/testkit";
 import {
   CONTROL_HEADER,
   type ControlFact,
@@ -11,9 +12,7 @@ import {
   recordKeyOf,
   type UsageEvent,
 } from "@tallyhouse/domain";
-import { meterVersion, usageEvent } from "@tallyhouse/testkit";
 import { CONTROL_KEY } from "../scenario.ts";
-import type { Dice } from "./dice.ts";
 import type { ReferenceLimits } from "./reference.ts";
 
 /** Texts whose parts could be mistaken for each other if an identity were joined without lengths. */

@@ -1,16 +1,14 @@
 /** The world of one schedule: what all its processes share, and how it gets from one step to the next. */
+import { type Dice, settled, Violation, VirtualTime } from "@tallyhouse/testkit";
 import type { AggregatorConfig } from "../../config.ts";
 import { ModelBackfills } from "../model-backfills.ts";
 import { ModelStore } from "../model-store.ts";
 import { config, NOON, STREAM } from "../scenario.ts";
 import { Checks } from "./checks.ts";
-import type { Dice } from "./dice.ts";
 import { CALM, PortCalls } from "./port-calls.ts";
 import { SimProcess, type World } from "./process.ts";
 import type { ReferenceLimits } from "./reference.ts";
 import { SimLog } from "./sim-log.ts";
-import { settled, VirtualTime } from "./virtual-time.ts";
-import { Violation } from "./violation.ts";
 
 /** Steps after which a schedule that should have come to its end has not, and never will: ten times what is usual. */
 const SETTLE_STEPS_MAX = 20_000;
