@@ -8,8 +8,8 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { runCommand } from "../../infra/scripts/run-command.ts";
 import { type Mutant, MUTANTS } from "./mutants.ts";
-import { copySources, removeCopy } from "./source-copy.ts";
-import { simulate } from "./workers.ts";
+import { copySources, type Edit, removeCopy } from "./source-copy.ts";
+import { simulate, type Suite } from "./workers.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 const COLUMNS = [46, 10, 16, 10] as const;
@@ -38,11 +38,11 @@ interface Verdict {
 }
 
 async function judge(root: string, how: Mutant["judge"], seedsLimit: number): Promise<Verdict> {
-  return how.kind === "simulation" ? judgeBySchedules(root, seedsLimit) : judgeByTests(root, how);
+  return how.kind === "simulation" ? judgeBySchedules(root, { suite: how.suite, seedsLimit }) : judgeByTests(root, how);
 }
 
-async function judgeBySchedules(root: string, seedsLimit: number): Promise<Verdict> {
-  const suite = "aggregator";
+async function judgeBySchedules(root: string, how: { suite: Suite; seedsLimit: number }): Promise<Verdict> {
+  const { suite, seedsLimit } = how;
   const sampled = await simulate({ root, suite, seed: 1, seeds: sample });
   const left = { root, suite, seed: sample + 1, seeds: seedsLimit - sample, stopsAtFirst: true } as const;
   const later = sampled.failures.length > 0 || left.seeds <= 0 ? [] : (await simulate(left)).failures;
@@ -59,14 +59,26 @@ async function judgeBySchedules(root: string, seedsLimit: number): Promise<Verdi
 interface TestReport {
   readonly testResults: readonly {
     readonly message?: string;
-    readonly assertionResults: readonly { readonly title: string; readonly status: string; readonly failureMessages: string[] }[];
+    readonly assertionResults: readonly {
+      readonly title: string;
+      readonly status: string;
+      readonly failureMessages: string[];
+    }[];
   }[];
 }
 
 async function judgeByTests(root: string, how: Extract<Mutant["judge"], { kind: "tests" }>): Promise<Verdict> {
   const report = join(root, "mutant-report.json");
   const folder = join(root, how.workspace);
-  const args = ["run", "--root", folder, "--config", join(root, "vitest.config.ts"), `--outputFile.json=${report}`, how.file];
+  const args = [
+    "run",
+    "--root",
+    folder,
+    "--config",
+    join(root, "vitest.config.ts"),
+    `--outputFile.json=${report}`,
+    how.file,
+  ];
   const { output } = await runCommand("vitest", args);
   const text = await readFile(report, "utf8").catch(() => {
     throw new Error(`no report of ${how.file}: ${output.slice(-2_000)}`);
@@ -83,7 +95,10 @@ async function judgeByTests(root: string, how: Extract<Mutant["judge"], { kind: 
 }
 
 function line(cells: readonly string[]): string {
-  return cells.map((cell, at) => cell.padEnd(COLUMNS[at] ?? 0)).join(" ").trimEnd();
+  return cells
+    .map((cell, at) => cell.padEnd(COLUMNS[at] ?? 0))
+    .join(" ")
+    .trimEnd();
 }
 
 let passed = 0;
@@ -98,37 +113,42 @@ function report(name: string, isRight: boolean, verdict: Verdict): void {
 }
 
 async function tryMutant(mutant: Mutant): Promise<void> {
-  const copy = await copySources(ROOT, mutant.edits);
+  const verdict = await onCopy(mutant.edits, (copy) => judge(copy, mutant.judge, seedsMax));
+  report(mutant.name, verdict.guarantees.length > 0, verdict);
+}
+
+/** A fault that no longer fits the sources, or a judge that cannot judge, is a failure like a mutant that survives. */
+async function onCopy(edits: readonly Edit[], judged: (copy: string) => Promise<Verdict>): Promise<Verdict> {
+  let copy: string | null = null;
   try {
-    const verdict = await judge(copy, mutant.judge, seedsMax);
-    report(mutant.name, verdict.guarantees.length > 0, verdict);
+    copy = await copySources(ROOT, edits);
+    return await judged(copy);
+  } catch (error) {
+    return { guarantees: [], found: "", share: "", message: (error as Error).message };
   } finally {
-    await removeCopy(copy);
+    if (copy !== null) await removeCopy(copy);
   }
 }
 
 /** The sources without a fault pass the same judges. */
 async function tryUnpatched(how: Mutant["judge"]): Promise<void> {
-  const copy = await copySources(ROOT, []);
-  try {
-    const verdict = await judge(copy, how, sample);
-    const name = how.kind === "simulation" ? "no fault: schedules" : `no fault: ${how.workspace}/${how.file}`;
-    report(name, verdict.message === "", verdict);
-  } finally {
-    await removeCopy(copy);
-  }
+  const verdict = await onCopy([], (copy) => judge(copy, how, sample));
+  const name =
+    how.kind === "simulation" ? `no fault: schedules of the ${how.suite}` : `no fault: ${how.workspace}/${how.file}`;
+  report(name, verdict.message === "", verdict);
 }
 
 const chosen = MUTANTS.filter(({ name }) => name.includes(given.only));
 const judges = new Map(chosen.map(({ judge }) => [JSON.stringify(judge), judge]));
-const works = [...[...judges.values()].map((how) => () => tryUnpatched(how)), ...chosen.map((mutant) => () => tryMutant(mutant))];
+const works = [
+  ...[...judges.values()].map((how) => () => tryUnpatched(how)),
+  ...chosen.map((mutant) => () => tryMutant(mutant)),
+];
 process.stdout.write(`${line(["mutant", "caught by", "after", `of ${sample}`])}\n`);
 const startedAt = performance.now();
 const worker = async (): Promise<void> => {
   for (let work = works.shift(); work !== undefined; work = works.shift()) await work();
 };
 await Promise.all(Array.from({ length: Number(given.workers) }, worker));
-process.stdout.write(
-  `${((performance.now() - startedAt) / 1_000).toFixed(0)} s\n${passed} passed, ${failed} failed\n`,
-);
+process.stdout.write(`${((performance.now() - startedAt) / 1_000).toFixed(0)} s\n${passed} passed, ${failed} failed\n`);
 process.exitCode = failed === 0 ? 0 : 1;

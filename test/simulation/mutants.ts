@@ -1,9 +1,10 @@
 /** Faults to build into a copy of the sources, one at a time; each must break a guarantee that a judge names. */
 import type { Edit } from "./source-copy.ts";
+import type { Suite } from "./workers.ts";
 
 /** Who must notice: seeded schedules, or tests that put the very case (where the engine or a setting is the subject). */
 type Judge =
-  | { readonly kind: "simulation" }
+  | { readonly kind: "simulation"; readonly suite: Suite }
   | { readonly kind: "tests"; readonly workspace: string; readonly file: string };
 
 /** A fault, in the words of the design's list. */
@@ -15,7 +16,8 @@ export interface Mutant {
 
 const AGGREGATOR = "services/aggregator/src";
 const SCHEMA = "infra/clickhouse/0001-usage.sql";
-const SIMULATION: Judge = { kind: "simulation" };
+const SIMULATION: Judge = { kind: "simulation", suite: "aggregator" };
+const REPORTER_SIMULATION: Judge = { kind: "simulation", suite: "reporter" };
 const ENGINE: Judge = { kind: "tests", workspace: "services/aggregator", file: "src/engine.test.ts" };
 
 /** One replacement. */
@@ -69,7 +71,13 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "seal at max, not min, clock",
-    edits: [edit("services/reporter/src/usage-totals.ts", "toUnixTimestamp64Milli(min(logClock))", "toUnixTimestamp64Milli(max(logClock))")],
+    edits: [
+      edit(
+        "services/reporter/src/usage-totals.ts",
+        "toUnixTimestamp64Milli(min(logClock))",
+        "toUnixTimestamp64Milli(max(logClock))",
+      ),
+    ],
     judge: { kind: "tests", workspace: "services/reporter", file: "src/watermark.test.ts" },
   },
   {
@@ -96,7 +104,9 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "H < MAX_AGE + MAX_AHEAD accepted as configuration",
-    edits: [edit(`${AGGREGATOR}/config.ts`, "config.MAX_AGE_HOURS * SECONDS_PER_HOUR + config.MAX_AHEAD_SECONDS,", "0,")],
+    edits: [
+      edit(`${AGGREGATOR}/config.ts`, "config.MAX_AGE_HOURS * SECONDS_PER_HOUR + config.MAX_AHEAD_SECONDS,", "0,"),
+    ],
     judge: { kind: "tests", workspace: "services/aggregator", file: "src/config.test.ts" },
   },
   {
@@ -180,7 +190,13 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "identities keyed without offset",
-    edits: [edit(SCHEMA, "ORDER BY (stream, logPartition, fpHigh, fpLow, logOffset)", "ORDER BY (stream, logPartition, fpHigh, fpLow)")],
+    edits: [
+      edit(
+        SCHEMA,
+        "ORDER BY (stream, logPartition, fpHigh, fpLow, logOffset)",
+        "ORDER BY (stream, logPartition, fpHigh, fpLow)",
+      ),
+    ],
     judge: ENGINE,
   },
   {
@@ -215,15 +231,10 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       edit(
         `${AGGREGATOR}/open.ts`,
-        "  const task = createTask(stored, horizonSeconds);\n",
-        "  const committed = (log as unknown as { committed(partition: number): number | null }).committed(partition);\n" +
-          "  Object.assign(stored, { nextOffset: committed ?? stored.nextOffset, lastRecord: 0n });\n" +
-          "  const task = createTask(stored, horizonSeconds);\n",
-      ),
-      edit(
-        `${AGGREGATOR}/open.ts`,
-        "(await store.readProgress(partition)) ?? streamStart(partition);",
-        "{ ...((await store.readProgress(partition)) ?? streamStart(partition)) };",
+        "  const stored = (await store.readProgress(partition)) ?? (await streamStart(partition, ports));\n",
+        "  const stored = { ...((await store.readProgress(partition)) ?? (await streamStart(partition, ports))) };\n" +
+          "  const committed = (log as unknown as { committed(partition: number): number | null }).committed(partition);\n" +
+          "  if (committed !== null) Object.assign(stored, { nextOffset: committed, lastRecord: 0n });\n",
       ),
     ],
     judge: SIMULATION,
@@ -231,8 +242,16 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "rows serialised late",
     edits: [
-      edit(`${AGGREGATOR}/task.ts`, "const rollup = task.rollups.takeRows(", "const takeRollup = () => task.rollups.takeRows("),
-      edit(`${AGGREGATOR}/task.ts`, "      rollup,\n", "      get rollup() {\n        return takeRollup();\n      },\n"),
+      edit(
+        `${AGGREGATOR}/task.ts`,
+        "const rollup = task.rollups.takeRows(",
+        "const takeRollup = () => task.rollups.takeRows(",
+      ),
+      edit(
+        `${AGGREGATOR}/task.ts`,
+        "      rollup,\n",
+        "      get rollup() {\n        return takeRollup();\n      },\n",
+      ),
       edit(
         `${AGGREGATOR}/flush.ts`,
         "  const effects: Promise<void>[] = [];\n",
@@ -266,5 +285,38 @@ export const MUTANTS: readonly Mutant[] = [
       ),
     ],
     judge: ENGINE,
+  },
+  {
+    name: "reporter: a row in doubt is planned anew",
+    edits: [
+      edit(
+        "services/reporter/src/send-ledger.ts",
+        "`UPDATE usage_report SET state = 'unknown',\n       verify_step = CASE verify_step WHEN 'resend'",
+        "`UPDATE usage_report SET state = 'void',\n       verify_step = CASE verify_step WHEN 'resend'",
+      ),
+    ],
+    judge: REPORTER_SIMULATION,
+  },
+  {
+    name: "reporter: repeats after a day without proof",
+    edits: [
+      edit(
+        "services/reporter/src/send.ts",
+        "const REPEAT_AGE_MAX_MS = 23 * HOUR_MS;",
+        "const REPEAT_AGE_MAX_MS = 9_000 * HOUR_MS;",
+      ),
+    ],
+    judge: REPORTER_SIMULATION,
+  },
+  {
+    name: "reporter: changed buckets are forgotten before they are marked",
+    edits: [
+      edit(
+        "services/reporter/src/due-marks.ts",
+        "const nextSinceAt = floorTo(input.watermarkAt, input.bookingWindowMs);",
+        "const nextSinceAt = input.watermarkAt + input.bookingWindowMs;",
+      ),
+    ],
+    judge: REPORTER_SIMULATION,
   },
 ];

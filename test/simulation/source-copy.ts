@@ -18,6 +18,16 @@ export interface Edit {
 /** A tree that runs like the repository: its workspaces resolve to themselves, everything else to the installed packages. */
 export async function copySources(root: string, edits: readonly Edit[]): Promise<string> {
   const copy = await mkdtemp(join(tmpdir(), "tallyhouse-mutant-"));
+  try {
+    await fill(copy, root, edits);
+  } catch (error) {
+    await removeCopy(copy);
+    throw error;
+  }
+  return copy;
+}
+
+async function fill(copy: string, root: string, edits: readonly Edit[]): Promise<void> {
   for (const folder of FOLDERS)
     await cp(join(root, folder), join(copy, folder), {
       recursive: true,
@@ -26,7 +36,6 @@ export async function copySources(root: string, edits: readonly Edit[]): Promise
   for (const file of FILES) await cp(join(root, file), join(copy, file));
   await linkPackages(root, copy);
   for (const edit of edits) await applyEdit(copy, edit);
-  return copy;
 }
 
 /** Removes a copy. */
@@ -52,5 +61,8 @@ async function applyEdit(copy: string, { file, find, replace }: Edit): Promise<v
   const text = await readFile(path, "utf8");
   const places = text.split(find).length - 1;
   if (places !== 1) throw new Error(`${file} holds the text to replace ${places} times, not once: ${find}`);
-  await writeFile(path, text.replace(find, () => replace));
+  await writeFile(
+    path,
+    text.replace(find, () => replace),
+  );
 }

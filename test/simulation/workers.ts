@@ -7,6 +7,7 @@ import { createInterface } from "node:readline";
 /** Where each suite's program lies below the root of a source tree. */
 export const SUITES = {
   aggregator: "services/aggregator/src/testing/simulation/worker.ts",
+  reporter: "services/reporter/src/testing/simulation/worker.ts",
 } as const;
 export type Suite = keyof typeof SUITES;
 
@@ -43,13 +44,19 @@ export interface SimulationRequest {
   readonly step?: number;
   readonly stopsAtFirst?: boolean;
   readonly isVerbose?: boolean;
+  /** Crashes of the small log instead of seeds; see the worker. */
+  readonly crashStride?: number;
   readonly onFailure?: (failure: Failure) => void;
 }
 
 /** Runs schedules in one process of its own. @throws when that ends without a summary. */
 export async function simulate(request: SimulationRequest): Promise<SimulationResult> {
   const { root, suite, seed, seeds, step = 1, stopsAtFirst = false, isVerbose = false } = request;
-  const flags = [...(stopsAtFirst ? ["--stop"] : []), ...(isVerbose ? ["--verbose"] : [])];
+  const flags = [
+    ...(stopsAtFirst ? ["--stop"] : []),
+    ...(isVerbose ? ["--verbose"] : []),
+    ...(request.crashStride === undefined ? [] : ["--crashes", `${request.crashStride}`]),
+  ];
   const args = [join(root, SUITES[suite]), "--seed", `${seed}`, "--seeds", `${seeds}`, "--step", `${step}`, ...flags];
   const worker = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
   const failures: Failure[] = [];

@@ -147,9 +147,11 @@ export class Checks {
   /** What an operator finds counted and stored. */
   correctable(): Correctable[] {
     return this.references.flatMap(({ fates }, partition) =>
-      fates.slice(0, this.storedOffset(partition)).flatMap(({ status, event, occurredAt }, offset) =>
-        status === "counted" && event !== null ? [{ partition, offset, event, occurredAt }] : [],
-      ),
+      fates
+        .slice(0, this.storedOffset(partition))
+        .flatMap(({ status, event, occurredAt }, offset) =>
+          status === "counted" && event !== null ? [{ partition, offset, event, occurredAt }] : [],
+        ),
     );
   }
 
@@ -184,12 +186,15 @@ export class Checks {
 
   /** What the totals are, by usage alone: the sum over every key of every partition. */
   #countTotals(): void {
-    const wanted = this.references.flatMap(({ histories }) => [...histories.values()].map((history) => history.at(-1)?.values));
+    const wanted = this.references.flatMap(({ histories }) =>
+      [...histories.values()].map((history) => history.at(-1)?.values),
+    );
     const stored = this.#model.newestRollups().filter(({ lane }) => lane === 0);
     const wantedCounted = wanted.reduce((sum, values) => sum + (values?.counted ?? 0), 0);
     const storedCounted = stored.reduce((sum, { counted }) => sum + counted, 0);
     if (storedCounted < wantedCounted) throw new Violation("G1", `${storedCounted} counted of ${wantedCounted}`);
-    if (storedCounted > wantedCounted) throw new Violation("G2", `${storedCounted} counted instead of ${wantedCounted}`);
+    if (storedCounted > wantedCounted)
+      throw new Violation("G2", `${storedCounted} counted instead of ${wantedCounted}`);
   }
 
   #sentRollup(row: NamedRow<"rollup">): void {
@@ -238,8 +243,7 @@ export class Checks {
       const reference = this.#reference(partition);
       return reference.uniques.has(unique) || reference.backfillOf(name)?.uniques.has(unique) === true;
     });
-    if (!isKnown)
-      throw new Violation("G3", `${unique} is of no usage event`);
+    if (!isKnown) throw new Violation("G3", `${unique} is of no usage event`);
   }
 
   #sentControl(row: NamedRow<"control_records">): void {

@@ -151,8 +151,7 @@ export class PortCalls {
   async #perform(call: PendingCall): Promise<NonNullable<PendingCall["outcome"]>> {
     const { process, name, effects } = call;
     if (!this.#dice.chance(this.weather.failure)) {
-      if (effects.half !== undefined && this.#dice.chance(this.weather.late))
-        this.later(name, effects.whole); // Sent twice by a proxy.
+      if (effects.half !== undefined && this.#dice.chance(this.weather.late)) this.later(name, effects.whole); // Sent twice by a proxy.
       this.#trace(`${process} ${name}`);
       return { value: await effects.whole() };
     }

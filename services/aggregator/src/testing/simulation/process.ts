@@ -136,8 +136,7 @@ function portOn<Port extends object>(name: string, world: World, input: { model:
       if (Object.hasOwn(writes, method)) return Reflect.get(writes, method);
       const read = Reflect.get(target, method) as (...given: unknown[]) => Promise<unknown>;
       const whole = (given: unknown[]) => () => read.apply(target, given);
-      return (...given: unknown[]) =>
-        world.calls.issue(name, String(method), { whole: whole(given) });
+      return (...given: unknown[]) => world.calls.issue(name, String(method), { whole: whole(given) });
     },
   });
 }
@@ -187,7 +186,10 @@ function storeOf(name: string, world: World): ResultStore {
     insertRows: insert(name, world),
     recordProgress: (rows: readonly ProgressRow[]): Promise<void> => {
       const text = rows.map(({ partition, nextOffset }) => `${partition}:${nextOffset}`).join(" ");
-      return calls.issue(name, `progress ${text}`, { whole: () => record(rows), half: () => record(someOf(rows, world)) });
+      return calls.issue(name, `progress ${text}`, {
+        whole: () => record(rows),
+        half: () => record(someOf(rows, world)),
+      });
     },
   };
   return portOn<ResultStore>(name, world, { model, writes });

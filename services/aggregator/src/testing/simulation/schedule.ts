@@ -73,7 +73,9 @@ class Schedule extends SimWorld {
     const { dice } = this;
     const awake = this.processes.filter(({ frozenUntil }) => frozenUntil <= this.step);
     const calls = this.calls.waiting(new Set(awake.map(({ name }) => name)));
-    const readers = awake.flatMap(({ consumer }) => consumer.deliverable().map((partition) => ({ consumer, partition })));
+    const readers = awake.flatMap(({ consumer }) =>
+      consumer.deliverable().map((partition) => ({ consumer, partition })),
+    );
     const isQuiet = calls.length === 0 && readers.length === 0;
     return [
       { weight: calls.length > 0 ? 60 : 0, make: () => this.calls.proceed(dice.pick(calls)) },

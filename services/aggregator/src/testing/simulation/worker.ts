@@ -44,7 +44,10 @@ for (let n = 0; given.crashes === undefined && n < Number(given.seeds); n += 1) 
   const lines: string[] = [];
   summary.schedules += 1;
   try {
-    const { records, steps, processes } = await runSchedule(seed, given.verbose ? (line) => lines.push(line) : undefined);
+    const { records, steps, processes } = await runSchedule(
+      seed,
+      given.verbose ? (line) => lines.push(line) : undefined,
+    );
     summary.records += records;
     summary.steps += steps;
     summary.processes += processes;

@@ -19,7 +19,16 @@ import type { ReferenceLimits } from "./reference.ts";
 const CUSTOMERS = ["acme", "a/b", "a"] as const;
 const SOURCES = ["api", "b/c", "c"] as const;
 /** The last ones are beyond a double: a float anywhere changes a sum. */
-const QUANTITIES = [1, 7, 0.1, 0.2, -3, "0.000000001", "90071992547409.123456789", "123456789012345.000000001"] as const;
+const QUANTITIES = [
+  1,
+  7,
+  0.1,
+  0.2,
+  -3,
+  "0.000000001",
+  "90071992547409.123456789",
+  "123456789012345.000000001",
+] as const;
 const AGGREGATIONS = ["sum", "count", "max", "min", "latest", "unique_count"] as const;
 
 /** A usage event that is counted and stored: what an operator can correct. */
@@ -67,7 +76,8 @@ export class Workload {
     const dice = this.#dice;
     this.#count += 1;
     // The first records activate something, or most of a schedule would count nothing.
-    if (this.#count <= 2 || dice.chance(0.04)) return this.#everywhere({ kind: "meter.activate", ...dice.pick(this.#meters) });
+    if (this.#count <= 2 || dice.chance(0.04))
+      return this.#everywhere({ kind: "meter.activate", ...dice.pick(this.#meters) });
     const kind = dice.weighted([
       { weight: 50, make: () => this.#fresh(nowAt) },
       { weight: 14, make: () => this.#retry() },
@@ -127,7 +137,10 @@ export class Workload {
     const targets = this.#correctable();
     if (targets.length === 0) return [];
     const { partition, offset, event, occurredAt } = dice.pick(targets);
-    const target = { offset: dice.chance(0.03) ? offset + 10_000 : offset, event: correctedText({ ...event, occurredAt }) };
+    const target = {
+      offset: dice.chance(0.03) ? offset + 10_000 : offset,
+      event: correctedText({ ...event, occurredAt }),
+    };
     const replacement = {
       ...event,
       id: dice.chance(0.1) ? event.id : `new-${dice.below(1_000)}`,
