@@ -2,11 +2,12 @@
  * `npm run test:mutants [-- --only TEXT] [--sample N] [--seeds N]`: builds each fault of mutants.ts into a copy of the sources and
  * shows which guarantee notices. Ends with `N passed, N failed`; fails when one survives, or when the sources themselves fail.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { runCommand } from "../../infra/scripts/run-command.ts";
 import { type Mutant, MUTANTS } from "./mutants.ts";
 import { copySources, type Edit, removeCopy } from "./source-copy.ts";
 import { simulate, type Suite } from "./workers.ts";
@@ -67,6 +68,19 @@ interface TestReport {
   }[];
 }
 
+/** Runs vitest to its end, whatever that is; what it printed. */
+async function runVitest(args: readonly string[]): Promise<string> {
+  const program = join(ROOT, "node_modules/vitest/vitest.mjs");
+  const child = spawn(process.execPath, [program, ...args], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding("utf8").on("data", (text: string) => {
+      output += text;
+    });
+  await once(child, "close");
+  return output;
+}
+
 async function judgeByTests(root: string, how: Extract<Mutant["judge"], { kind: "tests" }>): Promise<Verdict> {
   const report = join(root, "mutant-report.json");
   const folder = join(root, how.workspace);
@@ -79,7 +93,7 @@ async function judgeByTests(root: string, how: Extract<Mutant["judge"], { kind: 
     `--outputFile.json=${report}`,
     how.file,
   ];
-  const { output } = await runCommand("vitest", args);
+  const output = await runVitest(args);
   const text = await readFile(report, "utf8").catch(() => {
     throw new Error(`no report of ${how.file}: ${output.slice(-2_000)}`);
   });

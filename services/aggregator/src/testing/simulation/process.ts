@@ -60,15 +60,11 @@ export class SimProcess {
       logger,
       metrics: createMetrics(),
     });
-    this.aggregator.run(this.#stop.signal).then(
-      () => {
-        this.state = "ended";
-      },
-      (error: unknown) => {
-        this.state = "ended";
-        this.failure = error;
-      },
-    );
+    void Promise.allSettled([this.aggregator.run(this.#stop.signal)]).then(([end]) => {
+      this.state = "ended";
+      if (end.status === "rejected") this.failure = end.reason;
+      return end;
+    });
   }
 
   /** Asks it to end: it stores what it folded, if it can. */

@@ -216,7 +216,8 @@ export class ReferencePartition {
       }
       case "meter.end":
         return this.#end(fact);
-      default:
+      case "void":
+      case "replace":
         return this.#correct(offset, fact);
     }
   }

@@ -77,7 +77,7 @@ export class FakeStripe {
 
   /** Requests that were given up and are still on their way arrive. */
   landAll(): void {
-    for (const { event } of this.#late.splice(0)) this.#execute(event);
+    for (const { event, dueAt } of this.#late.splice(0)) this.#execute(event, Math.min(dueAt, this.#clock.now()));
   }
 
   async #send(event: MeterEvent): Promise<Answer> {
@@ -121,8 +121,7 @@ export class FakeStripe {
   }
 
   /** What the call does, if anything. */
-  #execute(event: MeterEvent): "accepted" | "duplicate" {
-    const now = this.#clock.now();
+  #execute(event: MeterEvent, now = this.#clock.now()): "accepted" | "duplicate" {
     const takenAt = this.#identifiers.get(event.identifier);
     if (takenAt !== undefined && now - takenAt < MEMORY_MS) return "duplicate";
     if (this.counted.some(({ event: { identifier } }) => identifier === event.identifier))
@@ -141,7 +140,8 @@ export class FakeStripe {
     const now = this.#clock.now();
     const due = this.#late.filter(({ dueAt }) => dueAt <= now);
     this.#late = this.#late.filter(({ dueAt }) => dueAt > now);
-    for (const { event } of due) this.#execute(event);
+    // As of then: nobody looked in between.
+    for (const { event, dueAt } of due) this.#execute(event, dueAt);
   }
 
   #answer(event: MeterEvent, kind: AnswerKind): Answer {

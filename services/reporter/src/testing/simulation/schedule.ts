@@ -119,21 +119,14 @@ class ReporterSchedule {
 
   /** Lets the round go on; when it waits for time alone, time passes. */
   async #drive(round: Promise<unknown>): Promise<void> {
-    let end: { readonly error: unknown } | "done" | null = null;
-    round.then(
-      () => {
-        end = "done";
-      },
-      (error: unknown) => {
-        end = { error };
-      },
-    );
-    const ended = (): { readonly error: unknown } | "done" | null => end;
+    let end: PromiseSettledResult<unknown> | null = null;
+    void Promise.allSettled([round]).then(([settledRound]) => (end = settledRound));
+    const ended = (): PromiseSettledResult<unknown> | null => end;
     for (;;) {
       await settled();
       const outcome = ended();
-      if (outcome === "done") return;
-      if (outcome !== null) throw outcome.error;
+      if (outcome?.status === "fulfilled") return;
+      if (outcome?.status === "rejected") throw outcome.reason;
       if (this.#working > 0) continue;
       const nextAt = this.#time.nextTimerAt();
       if (nextAt !== null) this.#time.advanceTo(nextAt);
