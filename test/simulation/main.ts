@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { missingHits, SCHEDULES_MIN } from "./expected-hits.ts";
 import { type Failure, simulateAtOnce, type SimulationResult, type Suite, SUITES } from "./workers.ts";
 
 /** Failures printed in full; a broken build would otherwise print thousands. */
@@ -27,6 +28,8 @@ const { values: given } = parseArgs({
 const seed = Number(given.seed);
 const workers = Number(given.workers);
 let shown = 0;
+/** Faults that no schedule met. */
+let missed = 0;
 
 function show(suite: Suite, { seed, message, lines }: Failure): void {
   shown += 1;
@@ -62,6 +65,11 @@ async function run(suite: Suite, seeds: number): Promise<SimulationResult> {
     `${suite}, ${what}: ${count(totals.schedules)} schedules, ${count(totals.records)} records, ${count(totals.processes)} processes, ` +
       `${count(totals.steps)} steps, ${failures.length} violations, ${seconds} s\n`,
   );
+  const hits = Object.entries(totals.hits).toSorted(([a], [b]) => a.localeCompare(b));
+  process.stdout.write(hits.map(([what, times]) => `  ${count(times).padStart(10)}  ${what}\n`).join(""));
+  const missing = suite === "aggregator" && totals.schedules >= SCHEDULES_MIN ? missingHits(totals.hits) : [];
+  for (const what of missing) process.stdout.write(`never happened: ${what}\n`);
+  missed += given.crashes === undefined ? missing.length : 0;
   return result;
 }
 
@@ -75,7 +83,8 @@ else {
   if (given.suite !== "aggregator")
     results.push(await run("reporter", given.suite === undefined ? Math.ceil(seeds / REPORTER_SHARE) : seeds));
 }
-const failed = results.reduce((sum, { failures }) => sum + failures.length, 0);
+const violated = results.reduce((sum, { failures }) => sum + failures.length, 0);
 const schedules = results.reduce((sum, { totals }) => sum + totals.schedules, 0);
-process.stdout.write(`${schedules - failed} passed, ${failed} failed\n`);
+const failed = violated + missed;
+process.stdout.write(`${schedules - violated} passed, ${failed} failed\n`);
 process.exitCode = failed === 0 ? 0 : 1;

@@ -26,6 +26,8 @@ interface Totals {
   readonly records: number;
   readonly steps: number;
   readonly processes: number;
+  /** How often each fault happened. */
+  readonly hits: Readonly<Record<string, number>>;
 }
 
 /** What some seeds came to. */
@@ -88,9 +90,22 @@ export async function simulateAtOnce(request: SimulationRequest, workers: number
     step: workers,
   }));
   const results = await Promise.all(shares.map((share) => simulate(share)));
-  const sum = (name: keyof Totals): number => results.reduce((total, { totals }) => total + totals[name], 0);
+  const sum = (name: Exclude<keyof Totals, "hits">): number =>
+    results.reduce((total, { totals }) => total + totals[name], 0);
   return {
     failures: results.flatMap(({ failures }) => failures).toSorted((a, b) => a.seed - b.seed),
-    totals: { schedules: sum("schedules"), records: sum("records"), steps: sum("steps"), processes: sum("processes") },
+    totals: {
+      schedules: sum("schedules"),
+      records: sum("records"),
+      steps: sum("steps"),
+      processes: sum("processes"),
+      hits: addedUp(results.map(({ totals }) => totals.hits)),
+    },
   };
+}
+
+function addedUp(all: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const hits of all) for (const [what, times] of Object.entries(hits)) sums[what] = (sums[what] ?? 0) + times;
+  return sums;
 }

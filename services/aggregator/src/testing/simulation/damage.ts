@@ -32,6 +32,7 @@ export async function damage(world: SimWorld): Promise<void> {
   }
   world.isDamaged = true;
   world.trace(`damage: ${kind} in partition ${partition}`);
+  world.count(`damage: ${kind}`);
   const process = world.own();
   for (let steps = 0; process.state !== "ended"; steps += 1) {
     if (steps > STEPS_MAX) throw new Violation(kind === "gap" ? "G1" : "G3", `a log with a ${kind} end does not halt`);

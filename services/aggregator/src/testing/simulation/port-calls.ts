@@ -46,14 +46,16 @@ export class PortCalls {
   weather: Weather = CALM;
   readonly #dice: Dice;
   readonly #trace: (line: string) => void;
+  readonly #count: (fault: string) => void;
   #pending: PendingCall[] = [];
   #armed: (Death & { readonly process: string; seen: number }) | null = null;
   #hit: string | null = null;
   readonly #late: LateWrite[] = [];
 
-  constructor(dice: Dice, trace: (line: string) => void) {
+  constructor(dice: Dice, notes: { trace: (line: string) => void; count: (fault: string) => void }) {
     this.#dice = dice;
-    this.#trace = trace;
+    this.#trace = notes.trace;
+    this.#count = notes.count;
   }
 
   /** Makes a call; the promise settles when the schedule answers it, and never when the process dies before. */
@@ -112,6 +114,7 @@ export class PortCalls {
     const [write] = this.#late.splice(this.#dice.below(this.#late.length), 1);
     if (write === undefined) return;
     this.#trace(`late ${write.name}`);
+    this.#count("a write lands late");
     await write.effect();
   }
 
@@ -123,6 +126,7 @@ export class PortCalls {
       if (outcome !== null || effects.half === undefined) continue;
       const fate = this.#dice.pick(["never", "whole", "half", "later", "half later"] as const);
       this.#trace(`${process} died with ${name}: ${fate}`);
+      this.#count(`${kindOf(name)} of the dead lands ${fate}`);
       if (fate === "whole") await effects.whole();
       if (fate === "half") await effects.half();
       if (fate === "later") this.later(name, effects.whole);
@@ -139,7 +143,7 @@ export class PortCalls {
     if (armed.moment === "half") await effects.half?.();
     if (armed.moment === "after") await effects.whole();
     this.#armed = null;
-    this.#hit = name.replace(/ \d.*| (?:live|test)\/.*/, "");
+    this.#hit = kindOf(name);
     return true;
   }
 
@@ -151,16 +155,26 @@ export class PortCalls {
   async #perform(call: PendingCall): Promise<NonNullable<PendingCall["outcome"]>> {
     const { process, name, effects } = call;
     if (!this.#dice.chance(this.weather.failure)) {
-      if (effects.half !== undefined && this.#dice.chance(this.weather.late)) this.later(name, effects.whole); // Sent twice by a proxy.
+      if (effects.half !== undefined && this.#dice.chance(this.weather.late)) {
+        this.#count(`${kindOf(name)} is sent twice`);
+        this.later(name, effects.whole);
+      }
       this.#trace(`${process} ${name}`);
       return { value: await effects.whole() };
     }
-    const fate = this.#dice.pick(["before", "half", "after"] as const);
+    const fates = effects.half === undefined ? (["before", "after"] as const) : (["before", "half", "after"] as const);
+    const fate = this.#dice.pick<string>(fates);
     this.#trace(`${process} ${name}: fails ${fate}`);
+    this.#count(`${kindOf(name)} fails ${fate} its effect`);
     if (fate === "after") await effects.whole();
     if (fate === "half") await effects.half?.();
     if (effects.half !== undefined && this.#dice.chance(this.weather.late)) this.later(name, effects.whole);
     const message = `${name} failed ${fate} its effect, or so it seems`;
     return { error: new TallyhouseError({ code: "STORE_UNAVAILABLE", action: "retry", message }) };
   }
+}
+
+/** The call without its arguments. */
+function kindOf(name: string): string {
+  return name.replace(/ \d.*/, "");
 }

@@ -14,6 +14,8 @@ export interface ScheduleSummary {
   readonly records: number;
   readonly steps: number;
   readonly processes: number;
+  /** How often each fault happened, and what became of the records. */
+  readonly hits: ReadonlyMap<string, number>;
 }
 
 /** Runs the schedule of the seed. @throws {Violation} */
@@ -65,8 +67,10 @@ class Schedule extends SimWorld {
     await this.settle();
     await this.checks.readSeals(this.dice);
     this.checks.atEnd();
+    for (const { fates } of this.checks.references)
+      for (const { status, reason } of fates) this.count(`record: ${status} ${reason.replace(/:.*/, "")}`.trim());
     if (this.dice.chance(0.25)) await damage(this);
-    return { records: this.log.recordCount, steps: this.step, processes: this.started };
+    return { records: this.log.recordCount, steps: this.step, processes: this.started, hits: this.hits };
   }
 
   #moves(): Move[] {
@@ -138,11 +142,13 @@ class Schedule extends SimWorld {
   #freeze(process: SimProcess): void {
     process.frozenUntil = this.step + this.dice.pick([20, 100, 400]);
     this.trace(`freeze ${process.name} until ${process.frozenUntil}`);
+    this.count("a process sleeps");
   }
 
   /** The group goes on without it, and nobody tells it: two owners from now on. */
   #expel(process: SimProcess): void {
     this.trace(`expel ${process.name}`);
+    this.count("a process is expelled and goes on");
     process.isInGroup = false;
     if (this.dice.chance(0.5)) this.#freeze(process);
     this.#rebalance();
@@ -150,6 +156,7 @@ class Schedule extends SimWorld {
 
   #stop(process: SimProcess): void {
     this.trace(`stop ${process.name}`);
+    this.count("a process stops");
     process.isInGroup = false;
     process.stop();
     this.#rebalance();
@@ -170,6 +177,7 @@ class Schedule extends SimWorld {
   #moveLeader(): void {
     const partition = this.dice.below(this.limits.partitionCount);
     this.leaderSkewMs[partition] = this.dice.between(-20, 10) * MINUTE_MS;
+    this.count("a leader's clock is another one");
     this.trace(`leader of ${partition} is ${this.leaderSkewMs[partition]} ms off`);
   }
 
@@ -178,7 +186,9 @@ class Schedule extends SimWorld {
     const [oldest] = this.processes;
     for (const [partition, stored] of this.log.partitions.entries()) {
       const limit = oldest?.storedAtStart[partition] ?? 0;
-      if (limit > stored.earliestOffset) stored.earliestOffset = this.dice.between(stored.earliestOffset, limit);
+      if (limit <= stored.earliestOffset) continue;
+      this.count("retention deletes");
+      stored.earliestOffset = this.dice.between(stored.earliestOffset, limit);
     }
   }
 }

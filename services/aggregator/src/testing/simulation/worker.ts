@@ -22,6 +22,7 @@ const { values: given } = parseArgs({
 const first = Number(given.seed);
 const step = Number(given.step);
 const summary = { schedules: 0, records: 0, steps: 0, processes: 0, violations: 0 };
+const hits = new Map<string, number>();
 
 function failed(seed: number, error: unknown, lines: readonly string[] = []): void {
   summary.violations += 1;
@@ -44,10 +45,13 @@ for (let n = 0; given.crashes === undefined && n < Number(given.seeds); n += 1) 
   const lines: string[] = [];
   summary.schedules += 1;
   try {
-    const { records, steps, processes } = await runSchedule(
-      seed,
-      given.verbose ? (line) => lines.push(line) : undefined,
-    );
+    const {
+      records,
+      steps,
+      processes,
+      hits: found,
+    } = await runSchedule(seed, given.verbose ? (line) => lines.push(line) : undefined);
+    for (const [what, times] of found) hits.set(what, (hits.get(what) ?? 0) + times);
     summary.records += records;
     summary.steps += steps;
     summary.processes += processes;
@@ -56,4 +60,4 @@ for (let n = 0; given.crashes === undefined && n < Number(given.seeds); n += 1) 
     if (given.stop) break;
   }
 }
-process.stdout.write(`${JSON.stringify({ summary })}\n`);
+process.stdout.write(`${JSON.stringify({ summary: { ...summary, hits: Object.fromEntries(hits) } })}\n`);

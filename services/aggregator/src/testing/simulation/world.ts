@@ -31,6 +31,7 @@ export class SimWorld implements World {
   readonly config: AggregatorConfig;
   readonly limits: ReferenceLimits;
   readonly leaderSkewMs: number[];
+  readonly hits = new Map<string, number>();
   processes: SimProcess[] = [];
   started = 0;
   step = 0;
@@ -57,8 +58,13 @@ export class SimWorld implements World {
     });
     this.log = new SimLog(partitionCount);
     this.checks = new Checks({ log: this.log, model: this.model, limits });
-    this.calls = new PortCalls(dice, (line) => this.trace(line));
+    this.calls = new PortCalls(dice, { trace: (line) => this.trace(line), count: (fault) => this.count(fault) });
     this.leaderSkewMs = this.log.partitions.map(() => 0);
+  }
+
+  /** A schedule that meets no fault shows nothing: what happened is counted. */
+  count(fault: string): void {
+    this.hits.set(fault, (this.hits.get(fault) ?? 0) + 1);
   }
 
   trace(line: string): void {
@@ -94,6 +100,7 @@ export class SimWorld implements World {
 
   async kill(process: SimProcess): Promise<void> {
     this.trace(`kill ${process.name}`);
+    this.count("a process is killed");
     process.die();
     await this.calls.abandon(process.name);
     this.processes = this.processes.filter((other) => other !== process);

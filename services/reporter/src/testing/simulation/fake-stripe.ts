@@ -32,6 +32,7 @@ export class FakeStripe {
   readonly #dice: Dice;
   readonly #clock: { now(): number };
   readonly #trace: (line: string) => void;
+  readonly #count: (fault: string) => void;
   readonly #meters = new Map<string, StripeMeter>();
   /** identifier → when it was taken. */
   readonly #identifiers = new Map<string, number>();
@@ -40,10 +41,15 @@ export class FakeStripe {
   readonly #created = new Map<string, string>();
   #late: { readonly dueAt: number; readonly event: MeterEvent }[] = [];
 
-  constructor(dice: Dice, clock: { now(): number }, trace: (line: string) => void) {
+  constructor(
+    dice: Dice,
+    clock: { now(): number },
+    notes: { trace: (line: string) => void; count: (fault: string) => void },
+  ) {
     this.#dice = dice;
     this.#clock = clock;
-    this.#trace = trace;
+    this.#trace = notes.trace;
+    this.#count = notes.count;
   }
 
   /** The port of one reporter. */
@@ -94,6 +100,7 @@ export class FakeStripe {
       "failed after",
       "throttled",
     ] as const);
+    this.#count(`send: ${fate}`);
     switch (fate) {
       case "lost after":
         this.#store(event, this.#execute(event));
@@ -146,6 +153,7 @@ export class FakeStripe {
 
   #answer(event: MeterEvent, kind: AnswerKind): Answer {
     this.#trace(`stripe ${kind} ${event.identifier} ${event.value}`);
+    this.#count(`answer: ${kind}`);
     const errorCode = kind === "accepted" ? null : kind;
     return { kind, networkAttempts: 1, requestId: null, errorCode, errorMessage: errorCode, isLimiter: false };
   }

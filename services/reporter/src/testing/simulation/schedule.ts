@@ -19,6 +19,8 @@ export interface ScheduleSummary {
   readonly records: number;
   readonly steps: number;
   readonly processes: number;
+  /** How often each fault happened. */
+  readonly hits: ReadonlyMap<string, number>;
 }
 
 /** The process is gone: every later call of it fails too, and its transactions roll back. */
@@ -43,6 +45,7 @@ class ReporterSchedule {
   readonly #pipeline: ReturnType<typeof createMemoryPipeline>;
   /** `meter customer hour` → what was used. */
   readonly #used = new Map<string, bigint>();
+  readonly #hits = new Map<string, number>();
   #uses = 0;
   #calls = 0;
   #lives = 0;
@@ -53,7 +56,10 @@ class ReporterSchedule {
     this.#dice = new Dice(seed);
     this.#control = control;
     this.#trace = (line) => trace(`${this.#time.now() - START} ${line}`);
-    this.#stripe = new FakeStripe(this.#dice, this.#time, this.#trace);
+    this.#stripe = new FakeStripe(this.#dice, this.#time, {
+      trace: this.#trace,
+      count: (fault) => this.#count(fault),
+    });
     this.#pipeline = createMemoryPipeline({ now: () => this.#time.now(), advance: () => undefined });
   }
 
@@ -79,7 +85,11 @@ class ReporterSchedule {
     }
     await this.#settle();
     await this.#compare();
-    return { records: this.#uses, steps: this.#calls, processes: this.#lives };
+    return { records: this.#uses, steps: this.#calls, processes: this.#lives, hits: this.#hits };
+  }
+
+  #count(fault: string): void {
+    this.#hits.set(fault, (this.#hits.get(fault) ?? 0) + 1);
   }
 
   async #use(): Promise<void> {
@@ -110,6 +120,7 @@ class ReporterSchedule {
       } catch (error) {
         if (!(error instanceof Death)) throw error;
         this.#trace(`died at ${error.message}`);
+        this.#count(`died at ${error.message}`);
       }
       await reporter.close();
     } finally {

@@ -16,6 +16,7 @@ const { values: given } = parseArgs({
 });
 const ledger = await openLedger();
 const summary = { schedules: 0, records: 0, steps: 0, processes: 0, violations: 0 };
+const hits = new Map<string, number>();
 
 for (let n = 0; n < Number(given.seeds); n += 1) {
   const seed = Number(given.seed) + n * Number(given.step);
@@ -24,7 +25,8 @@ for (let n = 0; n < Number(given.seeds); n += 1) {
   try {
     await ledger.reset();
     const trace = given.verbose ? (line: string) => lines.push(line) : undefined;
-    const { records, steps, processes } = await runSchedule(seed, ledger.control, trace);
+    const { records, steps, processes, hits: found } = await runSchedule(seed, ledger.control, trace);
+    for (const [what, times] of found) hits.set(what, (hits.get(what) ?? 0) + times);
     summary.records += records;
     summary.steps += steps;
     summary.processes += processes;
@@ -37,4 +39,4 @@ for (let n = 0; n < Number(given.seeds); n += 1) {
   }
 }
 await ledger.close();
-process.stdout.write(`${JSON.stringify({ summary })}\n`);
+process.stdout.write(`${JSON.stringify({ summary: { ...summary, hits: Object.fromEntries(hits) } })}\n`);
