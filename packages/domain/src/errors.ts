@@ -6,6 +6,7 @@ export const ERROR_CODES = [
   "CONFIG_INVALID",
   "CONTROL_RECORD_INVALID",
   "DATA_FOLDER_IN_USE",
+  "DEDUPE_MEMORY_EXCEEDED",
   "LOG_CORRUPT",
   "LOG_FULL",
   "LOG_GAP",
@@ -66,6 +67,7 @@ export const PROBLEM_CODES = [
   "REQUEST_TIMEOUT",
   "STORE_UNAVAILABLE",
   "TOO_MANY_EVENTS",
+  "USAGE_NOT_SEALED",
 ] as const;
 export type ProblemCode = (typeof PROBLEM_CODES)[number];
 

@@ -13,6 +13,7 @@ import { AggregatorMetrics } from "./aggregator-metrics.ts";
 import { Backfiller } from "./backfiller.ts";
 import type { BackfillStore } from "./backfill-store.ts";
 import type { AggregatorConfig } from "./config.ts";
+import { DedupeMemory } from "./dedupe-memory.ts";
 import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
@@ -55,6 +56,8 @@ export interface AggregatorStatus {
   readonly bufferedBytes: number;
   /** Activations of owned partitions whose earlier usage is being counted; figures of their meters are too small meanwhile. */
   readonly pendingBackfills: number;
+  /** Memory of the dedupe indexes. */
+  readonly dedupeBytes: number;
   /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
   readonly unstoredMs: number;
   /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
@@ -70,6 +73,8 @@ export class Aggregator implements Component {
   readonly #ports: AggregatorPorts;
   readonly #metrics: AggregatorMetrics;
   readonly #backfiller: Backfiller;
+  readonly #memory: DedupeMemory;
+  #hasWarnedOfMemory = false;
   readonly #failed = Promise.withResolvers<never>();
   /** Rejects with the first failure of a part that nobody awaits. */
   readonly failed: Promise<never> = this.#failed.promise;
@@ -92,12 +97,18 @@ export class Aggregator implements Component {
     const { stream } = config;
     this.#config = config;
     this.#ports = ports;
-    this.#metrics = new AggregatorMetrics(ports.metrics);
+    const memory = new DedupeMemory({
+      bytesMax: config.DEDUPE_MEMORY_BYTES_MAX,
+      partitionCount: stream.partitionCount,
+    });
+    this.#memory = memory;
+    this.#metrics = new AggregatorMetrics(ports.metrics, memory);
     this.failed.catch(() => {}); // Whoever runs the aggregator sees it; without a run nobody needs to.
     const horizonSeconds = config.DEDUPE_HORIZON_HOURS * 3_600;
     this.partitions = new Partitions({
       log,
       clock,
+      memory,
       forwardClockMaxMs: config.FORWARD_CLOCK_MAX_SECONDS * 1_000,
       context: {
         stream,
@@ -106,8 +117,8 @@ export class Aggregator implements Component {
         maxAgeSeconds: config.MAX_AGE_HOURS * 3_600,
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
-      open: (partition) =>
-        this.#forever(() => openTask(partition, { log, store, stream, predecessors, horizonSeconds })),
+      open: (partition, signal) =>
+        this.#forever(() => openTask(partition, { log, store, stream, predecessors, horizonSeconds, memory, signal })),
       onOpened: (partition) => this.#backfiller.look(partition),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
@@ -124,7 +135,8 @@ export class Aggregator implements Component {
 
   /**
    * Subscribes, folds and stores until the signal aborts, then stores what is folded (at most 5 s).
-   * @throws the first failure: a halt, or an outage longer than 10 minutes. Everything acknowledged stays true; a restart continues.
+   * @throws the first failure: a halt, after storing what is folded (at most 5 s), or an outage longer than 10 minutes. Everything
+   * acknowledged stays true; a restart continues.
    */
   async run(signal: AbortSignal): Promise<void> {
     const stop = new AbortController();
@@ -138,11 +150,12 @@ export class Aggregator implements Component {
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
     const { failed } = this;
+    let loops: Promise<unknown> | null = null;
     try {
       this.#checkStream();
       await Promise.race([failed, aborted(stop.signal), this.#ports.log.subscribe(this.partitions)]);
       this.#isSubscribed = true;
-      const loops = Promise.all([
+      loops = Promise.all([
         this.#flushLoop(stop.signal),
         this.#tickLoop(stop.signal),
         this.#backfiller.run(stop.signal),
@@ -151,6 +164,12 @@ export class Aggregator implements Component {
       await this.#finish(loops);
     } catch (error) {
       this.#fail(error);
+      // A halt often means that the log is lost. What is folded was read while it was true, and a flush cut now could never be
+      // finished from that log.
+      if (loops !== null && error instanceof TallyhouseError && error.action === "halt") {
+        end();
+        await this.#finish(loops);
+      }
       throw error;
     } finally {
       signal.removeEventListener("abort", end);
@@ -173,6 +192,7 @@ export class Aggregator implements Component {
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
       pendingBackfills: this.#backfiller.pendingCount,
+      dedupeBytes: this.#memory.sizeBytes,
       unstoredMs,
       state,
       isReady: state === "ok",
@@ -262,7 +282,7 @@ export class Aggregator implements Component {
     }
   }
 
-  /** After a stop that was asked for: the flush in flight, then one more. Failing here loses nothing but time. */
+  /** After a stop that was asked for, or a halt: the flush in flight, then one more. Failing here loses nothing but time. */
   async #finish(loops: Promise<unknown>): Promise<void> {
     const timer = new AbortController();
     const giveUp = pause(STOP_FLUSH_MAX_MS, timer.signal).then(() => this.#giveUp.abort());
@@ -279,6 +299,7 @@ export class Aggregator implements Component {
 
   /** Called once per batch, whatever it held. Waits while too much is folded and not acknowledged. */
   async #onFolded(): Promise<void> {
+    this.#checkMemory();
     if (this.partitions.isDirty()) {
       this.#dirtySinceAt ??= this.#ports.clock.now();
       this.#dirty.notify();
@@ -287,6 +308,14 @@ export class Aggregator implements Component {
     while (this.#bufferedBytes() > this.#config.BUFFER_BYTES_MAX && !this.#isEnding()) {
       await this.#drained.wait();
     }
+  }
+
+  /** Halts above the limit of the dedupe index; warns once before. */
+  #checkMemory(): void {
+    const warning = this.#memory.check();
+    if (warning === null || this.#hasWarnedOfMemory) return;
+    this.#hasWarnedOfMemory = true;
+    this.#ports.logger.warn({ code: "DEDUPE_MEMORY_EXCEEDED" }, warning);
   }
 
   /** Ends with the run. Until then a batch that is not folded waits: the log would otherwise deliver the next one at once. */
@@ -340,7 +369,7 @@ export class Aggregator implements Component {
       readSlices: (query) => patiently(() => store.readSlices(query)),
       readPage: (query) => patiently(() => store.readPage(query)),
       insertLane: (table, rows) => patiently(() => store.insertLane(table, rows)),
-      recordBackfill: (pending) => patiently(() => store.recordBackfill(pending)),
+      recordBackfills: (done) => patiently(() => store.recordBackfills(done)),
     };
   }
 

@@ -3,11 +3,11 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
-import type { AnalyticsStore, AnalyticsValue } from "@tallyhouse/domain";
+import { type AnalyticsStore, type AnalyticsValue, BACKFILL_SPAN_MS } from "@tallyhouse/domain";
 import { meterVersion } from "@tallyhouse/testkit";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { backfill } from "./backfill.ts";
-import { BACKFILL_SPAN_MS, createBackfillStore, type PendingBackfill } from "./backfill-store.ts";
+import { createBackfillStore, type PendingBackfill } from "./backfill-store.ts";
 import { HOUR_MS, NOON, STREAM } from "./testing/scenario.ts";
 
 const DAY_MS = 24 * HOUR_MS;
@@ -252,7 +252,7 @@ test("finds each activation once, below the stored prefix, until its backfill is
     activatedOffset: 10,
     sources: [{ stream: STREAM.streamId, belowOffset: 10, ver: 10 }],
   });
-  if (first !== undefined) await store.recordBackfill(first);
+  if (first !== undefined) await store.recordBackfills([first]);
   expect(await offsets()).toEqual([13, 14]);
 });
 
@@ -290,8 +290,10 @@ test("G1 G3 usage of the streams before belongs to the partition of the same num
   const store = createBackfillStore({ analytics, stream });
   for (let round = 0; round < 2; round += 1) {
     for (const partition of [0, 1, 2, 3]) {
-      for (const pending of await store.readPending({ partition, belowOffset: 1_000 }))
-        await backfill(pending, { store, stream, isWanted: () => true });
+      const all = await store.readPending({ partition, belowOffset: 1_000 });
+      expect(round === 0 || all.length === 0).toBe(true);
+      for (const pending of all) await backfill(pending, { store, stream, isWanted: () => true });
+      if (all.length > 0) await store.recordBackfills(all);
     }
   }
   const rows = await analytics.select(

@@ -1,6 +1,7 @@
 /** Where a backfill reads stored usage and writes its rows; the SQL of both. */
 import {
   type AnalyticsStore,
+  BACKFILL_SPAN_MS,
   DAY_MS,
   type MeterVersion,
   MeterRuleSchema,
@@ -85,18 +86,13 @@ export interface BackfillStore {
   ): Promise<readonly StoredUsage[]>;
   /** Stores rows of lane 1. Safe to repeat: yes, equal keys are equal rows. */
   insertLane(table: LaneTable, rows: readonly Row[]): Promise<void>;
-  /** Says that the backfill is whole; call it only when every row of it is acknowledged. Safe to repeat: yes. */
-  recordBackfill(pending: PendingBackfill): Promise<void>;
+  /** Says that backfills are whole; call it only when every row of them is acknowledged. Safe to repeat: yes. */
+  recordBackfills(done: readonly PendingBackfill[]): Promise<void>;
 }
 
 /** Tables that a backfill writes rows of lane 1 to. */
 export type LaneTable = "rollup" | "rollup_uniq";
 
-/**
- * Usage booked longer before the activation is not backfilled. Raw rows live 400 days: with 10 days to spare, every repetition of a
- * backfill within them finds the same rows, whatever expires meanwhile, and so writes the same.
- */
-export const BACKFILL_SPAN_MS = 390 * DAY_MS;
 /** Nothing counts further ahead of its booking (the greatest MAX_AHEAD_SECONDS): usage from an instant on was booked a day before it or later. */
 const BOOKED_BEFORE_MAX_MS = DAY_MS;
 /** A stream that ended: all its offsets. */
@@ -158,11 +154,18 @@ export function createBackfillStore(input: {
       }));
     },
     insertLane: (table, rows) => analytics.insert({ table, columns: RESULT_COLUMNS[table], rows }),
-    async recordBackfill({ stream, partition, version, activatedOffset }) {
+    async recordBackfills(done) {
       await analytics.insert({
         table: "backfills",
         columns: ["stream", "logPartition", "mode", "meter", "meterVersion", "ver"],
-        rows: [[stream, partition, version.mode, version.meter, version.version, activatedOffset]],
+        rows: done.map(({ stream, partition, version: { mode, meter, version }, activatedOffset }) => [
+          stream,
+          partition,
+          mode,
+          meter,
+          version,
+          activatedOffset,
+        ]),
       });
     },
   };

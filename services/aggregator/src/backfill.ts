@@ -15,7 +15,7 @@ import { bookedStartOf, type Row } from "./tables.ts";
 
 /** Usage events of one page: 65,536 bytes each at the very most, so at most 256 MiB, and usually 1 MB. */
 const PAGE_ROWS = 4_000;
-/** Rows of one insert. */
+/** Rows of one insert, and of one turn: making all rows of a slice at once would hold up the live fold for a second. */
 const INSERT_ROWS = 10_000;
 
 /** What a backfill runs on. */
@@ -27,10 +27,8 @@ export interface BackfillPorts {
 }
 
 /**
- * Counts what stands in front of one activation, stores it, and then says so in `backfills`.
- *
- * The `backfills` row last: earlier, a crash in between would leave usage uncounted for ever. In this order the whole is done again,
- * and writes the same rows: they are a function of the log below the activation, whose keys and version name the activation.
+ * Counts what stands in front of one activation and stores it. Done again, it writes the same rows: they are a function of the log
+ * below the activation, whose keys and version name the activation.
  * @returns the usage events that were read; null when it was stopped.
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry); any part may be stored.
  */
@@ -43,13 +41,9 @@ export async function backfill(pending: PendingBackfill, ports: BackfillPorts): 
       const found = await foldSlice(fold, { pending, source, slice }, ports);
       if (found === null) return null;
       events += found;
-      for (const { table, rows } of fold.takeRows()) {
-        for (let from = 0; from < rows.length; from += INSERT_ROWS)
-          await store.insertLane(table, rows.slice(from, from + INSERT_ROWS));
-      }
+      for (const { table, rows } of fold.takeRows()) await store.insertLane(table, rows);
     }
   }
-  await store.recordBackfill(pending);
   return events;
 }
 
@@ -114,12 +108,16 @@ class BackfillFold {
     });
   }
 
-  takeRows(): readonly { readonly table: LaneTable; readonly rows: readonly Row[] }[] {
+  /** Everything counted, a part at a time: nothing is added while it runs. */
+  *takeRows(): Generator<{ readonly table: LaneTable; readonly rows: readonly Row[] }> {
     const { stream, ver } = this.#source;
     const { partition } = this.#pending;
-    return [
-      { table: "rollup", rows: this.#book.takeRows({ stream, partition, ver, lane: BACKFILL_LANE }) },
-      { table: "rollup_uniq", rows: this.#book.takeUniqueRows() },
-    ];
+    while (this.#book.dirtyCount > 0) {
+      const place = { stream, partition, ver, lane: BACKFILL_LANE, rowsMax: INSERT_ROWS };
+      yield { table: "rollup", rows: this.#book.takeRows(place) };
+    }
+    const uniques = this.#book.takeUniqueRows();
+    for (let from = 0; from < uniques.length; from += INSERT_ROWS)
+      yield { table: "rollup_uniq", rows: uniques.slice(from, from + INSERT_ROWS) };
   }
 }

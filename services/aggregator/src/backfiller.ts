@@ -55,32 +55,36 @@ export class Backfiller {
 
   /** Does everything that is due now. */
   async round(stop?: AbortSignal): Promise<void> {
-    for (const partition of [...this.#unchecked]) {
+    for (const partition of this.#unchecked) {
       this.#unchecked.delete(partition);
       const storedOffset = this.#ports.storedOffset(partition);
       // Taken away or not open yet: whoever opens it looks again.
       if (storedOffset === null) continue;
       const pending = await this.#ports.store.readPending({ partition, belowOffset: storedOffset });
-      for (const [at, each] of pending.entries()) {
-        this.#pendingCount = pending.length - at;
-        if (!this.#isWanted(partition, stop)) break;
-        await this.#backfill(each, stop);
-      }
+      await this.#backfillAll(pending, () => stop?.aborted !== true && this.#ports.storedOffset(partition) !== null);
       this.#pendingCount = 0;
     }
   }
 
-  async #backfill(pending: PendingBackfill, stop: AbortSignal | undefined): Promise<void> {
+  /**
+   * One partition's backfills. The rows of `backfills` come after all other rows of theirs: earlier, a crash in between would leave
+   * usage uncounted for ever. Those without usage share an insert, because a meters file makes many at once.
+   */
+  async #backfillAll(pending: readonly PendingBackfill[], isWanted: () => boolean): Promise<void> {
     const { store, stream, logger } = this.#ports;
-    const { partition, version, activatedOffset } = pending;
-    const isWanted = (): boolean => this.#isWanted(partition, stop);
-    const events = await backfill(pending, { store, stream, isWanted });
-    if (events === null || events === 0) return;
-    const { mode, meter, version: number } = version;
-    logger.info({ partition, mode, meter, version: number, activatedOffset, events }, "earlier usage is counted");
-  }
-
-  #isWanted(partition: number, stop: AbortSignal | undefined): boolean {
-    return stop?.aborted !== true && this.#ports.storedOffset(partition) !== null;
+    let done: PendingBackfill[] = [];
+    for (const [at, each] of pending.entries()) {
+      this.#pendingCount = pending.length - at;
+      const events = isWanted() ? await backfill(each, { store, stream, isWanted }) : null;
+      if (events === null) break;
+      done.push(each);
+      if (events === 0) continue;
+      await store.recordBackfills(done);
+      done = [];
+      const { partition, activatedOffset, version } = each;
+      const { mode, meter, version: number } = version;
+      logger.info({ partition, mode, meter, version: number, activatedOffset, events }, "earlier usage is counted");
+    }
+    if (done.length > 0) await store.recordBackfills(done);
   }
 }

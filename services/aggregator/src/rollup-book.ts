@@ -40,7 +40,7 @@ const UNIQUES_KEPT_MAX = 500_000;
 export class RollupBook {
   /** bookedStart → key text → state. */
   readonly #windows = new Map<number, Map<string, Tally>>();
-  #dirty: Tally[] = [];
+  readonly #dirty: Tally[] = [];
   readonly #withUniques = new Set<Tally>();
   #uniquesKept = 0;
   #uniqueRows: Row[] = [];
@@ -81,15 +81,13 @@ export class RollupBook {
 
   /**
    * Rows of every key changed since the last call, with this version. Serialised here and now: a value read later would
-   * belong to a longer prefix than its version says.
+   * belong to a longer prefix than its version says. With `rowsMax` no more than that many; the others stay for the next call.
    */
-  takeRows(input: { stream: number; partition: number; ver: number; lane: number }): Row[] {
-    const rows = this.#dirty.map((tally) => {
+  takeRows(input: { stream: number; partition: number; ver: number; lane: number; rowsMax?: number }): Row[] {
+    return this.#dirty.splice(0, input.rowsMax ?? this.#dirty.length).map((tally) => {
       tally.isDirty = false;
       return rowOf(tally, input);
     });
-    this.#dirty = [];
-    return rows;
   }
 
   /** Rows of every hash noted since the last call. A set: inserting one again, now or after a restart, changes nothing. */

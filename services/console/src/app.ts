@@ -28,6 +28,7 @@ import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
+import { addStreamRoutes } from "./stream-routes.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
@@ -76,6 +77,7 @@ export async function buildConsole(
   const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
   addMeterRoutes(app, { ...ports, stream, maxAheadMs });
   addCheckRoute(app, { ...ports, stream, maxAheadMs });
+  addStreamRoutes(app, { ...ports, stream });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);

@@ -90,24 +90,20 @@ async function post(body: object, query = QUERY): Promise<{ status: number; line
 }
 
 describe("against an active meter", () => {
-  // A unique_count over several windows needs the set of texts, which this usage API does not read; it is counted by hand below.
-  test.each(AGGREGATIONS.filter((name) => name !== "unique_count"))(
-    "G3 %s: equal to the usage API over the same span",
-    async (aggregation) => {
-      const version = versionOf(aggregation);
-      const events = usage(2_000);
-      await activate(world.analytics, version);
-      await store(world.analytics, events, [version]);
-      await progress(world.analytics, { logClockAt: NOON });
-      const lines = await check([version]);
-      for (const customer of ["cus_0", "cus_1", "cus_2"]) {
-        const answer = await world.get(`/v1/usage?customer=${customer}&meter=${version.meter}&${QUERY}`);
-        const [row] = answer.body["data"] as { quantity: string }[];
-        const line = lines.find((each) => each.kind === "customer" && each.customer === customer);
-        expect([customer, line]).toMatchObject([customer, { quantity: row?.quantity }]);
-      }
-    },
-  );
+  test.each(AGGREGATIONS)("G3 %s: equal to the usage API over the same span", async (aggregation) => {
+    const version = versionOf(aggregation);
+    const events = usage(2_000);
+    await activate(world.analytics, version);
+    await store(world.analytics, events, [version]);
+    await progress(world.analytics, { logClockAt: NOON });
+    const lines = await check([version]);
+    for (const customer of ["cus_0", "cus_1", "cus_2"]) {
+      const answer = await world.get(`/v1/usage?customer=${customer}&meter=${version.meter}&${QUERY}`);
+      const [row] = answer.body["data"] as { quantity: string }[];
+      const line = lines.find((each) => each.kind === "customer" && each.customer === customer);
+      expect([customer, line]).toMatchObject([customer, { quantity: row?.quantity }]);
+    }
+  });
 });
 
 test("every usage event is accounted for: matched, skipped, without a value, or unreadable and named", async () => {
@@ -258,7 +254,7 @@ describe("the route", () => {
 
   test("runs two checks at a time", async () => {
     const answers = await Promise.all([1, 2, 3, 4].map(() => post({ meters })));
-    expect(answers.map(({ status }) => status).sort()).toEqual([200, 200, 503, 503]);
+    expect(answers.map(({ status }) => String(status)).sort()).toEqual(["200", "200", "503", "503"]);
     expect((await post({ meters })).status).toBe(200);
   });
 });

@@ -15,9 +15,10 @@ import {
   quantityFromScaled,
   uniqueHashOf,
   type UsageEvent,
+  ZERO_QUANTITY,
 } from "@tallyhouse/domain";
+import { Tally } from "@tallyhouse/usage";
 import { type CheckedUsage, type CheckPage, readCheckPages } from "./meter-check-query.ts";
-import { joinParts, type Part } from "./part.ts";
 
 /** Unreadable values that one meter names. */
 const EXAMPLES_MAX = 10;
@@ -153,8 +154,7 @@ class CheckedMeter {
   #customers = 0;
   #sum = 0n;
   #current = noCounts();
-  #part: Part | null = null;
-  #texts = new Set<bigint>();
+  #tally: Tally;
 
   constructor(mode: Mode, declared: DeclaredMeter) {
     const rule = { ...declared, from: declared.from ?? ALWAYS };
@@ -163,11 +163,12 @@ class CheckedMeter {
     this.key = rule.key;
     this.#rule = declared;
     this.#meter = compileMeter({ ...version, rule });
+    this.#tally = new Tally(rule.aggregation);
     this.#filter = compileMeter({ ...version, rule: { ...filter, aggregation: "count" } });
   }
 
   get uniqueTexts(): number {
-    return this.#texts.size;
+    return this.#tally.hashes.size;
   }
 
   add(event: UsageEvent & { readonly occurredAt: number; readonly data: JsonObject }, place: CheckedUsage): void {
@@ -192,45 +193,46 @@ class CheckedMeter {
 
   #count(contribution: Extract<Contribution, { kind: "quantity" }>, place: CheckedUsage): void {
     const { quantity, uniqueText } = contribution;
-    if (uniqueText !== null) this.#texts.add(uniqueHashOf(uniqueText));
     const newest = [place.occurredAt, place.stream, place.partition, place.offset].map(BigInt);
-    const part = { quantity, newest };
-    this.#part = this.#part === null ? part : joinParts(this.#rule.aggregation, this.#part, part);
+    this.#tally.add({ quantity, newest, hash: uniqueText === null ? null : uniqueHashOf(uniqueText).toString() });
   }
 
   /** The customer's line; null when the meter saw none of its usage. */
   closeCustomer(customer: string): CheckLine | null {
     const counts = this.#current;
     if (counts.events === 0) return null;
-    const quantity = this.#quantity();
+    const { aggregation } = this.#rule;
+    const isNothing = counts.matched === 0 && !isSum(aggregation);
+    const quantity = counts.matched === 0 ? ZERO_QUANTITY : this.#tally.quantity;
     for (const name of Object.keys(counts) as (keyof CheckCounts)[]) this.#all[name] += counts[name];
     if (counts.matched > 0) this.#customers += 1;
-    this.#sum += quantity ?? 0n;
+    this.#sum += quantity;
     this.#current = noCounts();
-    this.#part = null;
-    this.#texts = new Set();
-    const shown = quantity === null ? null : formatQuantity(quantityFromScaled(quantity));
-    return { kind: "customer", key: this.key, customer, quantity: shown, ...counts };
-  }
-
-  #quantity(): bigint | null {
-    const { aggregation } = this.#rule;
-    if (aggregation === "unique_count") return BigInt(this.#texts.size) * 1_000_000_000n;
-    if (this.#part !== null) return this.#part.quantity;
-    return aggregation === "sum" || aggregation === "count" ? 0n : null;
+    this.#tally = new Tally(aggregation);
+    return {
+      kind: "customer",
+      key: this.key,
+      customer,
+      quantity: isNothing ? null : formatQuantity(quantity),
+      ...counts,
+    };
   }
 
   total(): CheckLine {
-    const isAdditive = ["sum", "count", "unique_count"].includes(this.#rule.aggregation);
     return {
       kind: "meter",
       key: this.key,
       customers: this.#customers,
-      quantity: isAdditive ? formatQuantity(quantityFromScaled(this.#sum)) : null,
+      quantity: isSum(this.#rule.aggregation) ? formatQuantity(quantityFromScaled(this.#sum)) : null,
       examples: this.#examples,
       ...this.#all,
     };
   }
+}
+
+/** Whether quantities of customers add up, and nothing is 0. */
+function isSum(aggregation: DeclaredMeter["aggregation"]): boolean {
+  return aggregation === "sum" || aggregation === "count" || aggregation === "unique_count";
 }
 
 function exampleOf({ customer, source, id, occurredAt }: CheckedUsage): UnreadableExample {

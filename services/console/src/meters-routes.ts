@@ -10,11 +10,11 @@ import {
   unreachable,
 } from "@tallyhouse/domain";
 import { type Clock, pause } from "@tallyhouse/runtime";
+import { readDefinitions } from "@tallyhouse/usage";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { authenticate } from "./auth.ts";
 import { applyMeters, diffMeters, endMeter, type MeterChange, refuseOldVersions } from "./meter-changes.ts";
-import { readDefinitions } from "./meter-definitions.ts";
 import { endKeyOf, readStoredEnds, type ShownEnd, shownEnd } from "./meter-ends.ts";
 import { type Problem, queryInvalid, sendProblem } from "./problem.ts";
 import type { UsagePorts } from "./usage.ts";

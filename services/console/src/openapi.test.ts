@@ -48,7 +48,7 @@ test("every described route is registered", () => {
       ]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(9);
+  expect(Object.keys(document.paths)).toHaveLength(10);
 });
 
 test("a route that is not described ends the start", () => {

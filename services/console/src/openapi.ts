@@ -3,6 +3,7 @@ import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
+import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -147,6 +148,24 @@ const PATHS: Paths = {
         "202": json("stored; not every change is active yet"),
         "409": problem("a change cannot be made"),
         ...METER_REFUSALS,
+      },
+    }),
+  },
+  "/admin/v1/stream/close": {
+    post: operation({
+      id: "closeStream",
+      summary:
+        "Ends the stream of the event log: nothing behind the close counts. For a change of the partition count.",
+      more: {
+        requestBody: {
+          required: true,
+          content: { "application/json": { schema: schemaOf(CloseBodySchema), example: { stream: 1 } } },
+        },
+      },
+      responses: {
+        "200": json("closed in every partition"),
+        "202": json("closing; the same question again says how far"),
+        "400": problem("the body does not name this stream"),
       },
     }),
   },

@@ -1,8 +1,9 @@
 /** The one command line, `tallyhouse`. The only file here that touches the process. */
 import { parseArgs } from "node:util";
 import { TallyhouseError } from "@tallyhouse/domain";
+import { pause } from "@tallyhouse/runtime";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
-import { ApiError } from "./client.ts";
+import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
@@ -25,10 +26,15 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters apply FILE        make new meter versions active; a changed one ends its predecessor
   tallyhouse meters end KEY           end a meter without a successor
       [--until T]                     default: as early as possible
+  tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
 
-diff, apply, end and check --against talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+diff, apply, end, close and check --against talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
+
+/** A close is folded within a second where nothing lags; after a minute somebody should look. */
+const CLOSE_ATTEMPTS = 60;
+const CLOSE_POLL_MS = 1_000;
 
 /** Runs the command named by the arguments and sets the exit code: 0 done, 1 refused or failed, 2 wrong usage. */
 export async function runCommandLine(): Promise<void> {
@@ -69,6 +75,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
         out: (text) => process.stdout.write(text),
         err: (text) => process.stderr.write(text),
       });
+    case "stream":
+      return closeStream(rest);
     case undefined:
     case "help":
     case "--help":
@@ -166,6 +174,29 @@ async function migrate(): Promise<number> {
 function say(text: string): number {
   process.stdout.write(`${text}\n`);
   return 0;
+}
+
+/** Asks until every partition has folded its close, then says what comes next. */
+async function closeStream(args: readonly string[]): Promise<number> {
+  const [verb, number = "", ...more] = args;
+  if (verb !== "close" || !/^\d{1,5}$/.test(number) || more.length > 0)
+    throw new UsageError("stream needs close, and the stream's number (STREAM_ID, 1 unless it was set)");
+  for (let attempt = 1; ; attempt += 1) {
+    const { state, partitions, closedPartitions } = await callApi<Record<string, string | number>>(process.env, {
+      method: "POST",
+      path: "/admin/v1/stream/close",
+      body: { stream: Number(number) },
+    });
+    if (state === "closed")
+      return say(`Stream ${number} is closed. The next one names it: STREAM_PREDECESSORS=${number}:${partitions}`);
+    if (attempt === CLOSE_ATTEMPTS) {
+      process.stderr.write(
+        `closed in ${closedPartitions} of ${partitions} partitions: ask again when the rest is folded\n`,
+      );
+      return 1;
+    }
+    await pause(CLOSE_POLL_MS, new AbortController().signal);
+  }
 }
 
 function wholeNumber(option: string, text: string): number {

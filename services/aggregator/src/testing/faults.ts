@@ -51,6 +51,7 @@ export function mortal(
           () => store.recordProgress(rows.slice(0, 1)),
         ),
       readProgress: (partition) => fault.around("readProgress", () => store.readProgress(partition)),
+      countIdentities: (query) => fault.around("countIdentities", () => store.countIdentities(query)),
       readIdentities: (query, visit) => fault.around("readIdentities", () => store.readIdentities(query, visit)),
       readControls: (query) => fault.around("readControls", () => store.readControls(query)),
       readRollups: (query) => fault.around("readRollups", () => store.readRollups(query)),
@@ -85,7 +86,12 @@ export function mortalBackfills(store: BackfillStore, fault: Fault): BackfillSto
         () => store.insertLane(table, rows),
         () => store.insertLane(table, rows.slice(0, Math.ceil(rows.length / 2))),
       ),
-    recordBackfill: (pending) => fault.around("recordBackfill", () => store.recordBackfill(pending)),
+    recordBackfills: (done) =>
+      fault.around(
+        "recordBackfills",
+        () => store.recordBackfills(done),
+        () => store.recordBackfills(done.slice(0, Math.ceil(done.length / 2))),
+      ),
   };
 }
 
@@ -95,6 +101,7 @@ export function storeWith(store: ResultStore, overrides: Partial<ResultStore>): 
     insertRows: (table, rows) => store.insertRows(table, rows),
     recordProgress: (rows) => store.recordProgress(rows),
     readProgress: (partition) => store.readProgress(partition),
+    countIdentities: (query) => store.countIdentities(query),
     readIdentities: (query, visit) => store.readIdentities(query, visit),
     readControls: (query) => store.readControls(query),
     readRollups: (query) => store.readRollups(query),

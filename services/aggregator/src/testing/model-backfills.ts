@@ -60,8 +60,8 @@ export class ModelBackfills implements BackfillStore {
     else for (const row of rows) this.unique.set(textOf(row), row);
   }
 
-  async recordBackfill(pending: PendingBackfill): Promise<void> {
-    this.done.push(pending);
+  async recordBackfills(done: readonly PendingBackfill[]): Promise<void> {
+    this.done.push(...done);
   }
 
   #usageOf({ partition, version, activatedOffset }: PendingBackfill): StoredUsage[] {
@@ -89,5 +89,5 @@ export const NO_BACKFILLS: BackfillStore = {
   readSlices: () => Promise.resolve([]),
   readPage: () => Promise.resolve([]),
   insertLane: () => Promise.resolve(),
-  recordBackfill: () => Promise.resolve(),
+  recordBackfills: () => Promise.resolve(),
 };
