@@ -11,6 +11,7 @@ const WRITES = [
 ] as const;
 const READS = [
   "bounds",
+  "countIdentities",
   "readControls",
   "readIdentities",
   "readPage",

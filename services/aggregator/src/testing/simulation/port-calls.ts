@@ -141,7 +141,7 @@ export class PortCalls {
     armed.seen += 1;
     if (armed.seen !== armed.at) return false;
     if (armed.moment === "half") await effects.half?.();
-    if (armed.moment === "after") await effects.whole();
+    if (armed.moment === "after") await outcomeOf(effects.whole());
     this.#armed = null;
     this.#hit = kindOf(name);
     return true;
@@ -160,13 +160,13 @@ export class PortCalls {
         this.later(name, effects.whole);
       }
       this.#trace(`${process} ${name}`);
-      return { value: await effects.whole() };
+      return outcomeOf(effects.whole());
     }
     const fates = effects.half === undefined ? (["before", "after"] as const) : (["before", "half", "after"] as const);
     const fate = this.#dice.pick<string>(fates);
     this.#trace(`${process} ${name}: fails ${fate}`);
     this.#count(`${kindOf(name)} fails ${fate} its effect`);
-    if (fate === "after") await effects.whole();
+    if (fate === "after") await outcomeOf(effects.whole());
     if (fate === "half") await effects.half?.();
     if (effects.half !== undefined && this.#dice.chance(this.weather.late)) this.later(name, effects.whole);
     const message = `${name} failed ${fate} its effect, or so it seems`;
@@ -177,4 +177,13 @@ export class PortCalls {
 /** The call without its arguments. */
 function kindOf(name: string): string {
   return name.replace(/ \d.*/, "");
+}
+
+/** A read may fail by itself: what visits the rows may throw. */
+async function outcomeOf(effect: Promise<unknown>): Promise<{ readonly value: unknown } | { readonly error: Error }> {
+  try {
+    return { value: await effect };
+  } catch (error) {
+    return { error: error as Error };
+  }
 }

@@ -193,18 +193,17 @@ function storeOf(name: string, world: World): ResultStore {
 
 function backfillsOf(name: string, world: World): BackfillStore {
   const { backfills, calls, checks } = world;
-  const record = async (pending: PendingBackfill): Promise<void> => {
-    guarded(world, () => checks.backfilled(pending.partition, pending.version));
-    await backfills.recordBackfill(pending);
+  const record = async (done: readonly PendingBackfill[]): Promise<void> => {
+    guarded(world, () => done.forEach(({ partition, version }) => checks.backfilled(partition, version)));
+    await backfills.recordBackfills(done);
   };
   const writes = {
     insertLane: insert(name, world),
-    recordBackfill: (pending: PendingBackfill): Promise<void> => {
-      const { meter, mode } = pending.version;
-      const text = `backfilled ${pending.partition} ${mode}/${meter}`;
-      // One row: there is no half of it.
-      return calls.issue(name, text, { whole: () => record(pending), half: async () => {} });
-    },
+    recordBackfills: (done: readonly PendingBackfill[]): Promise<void> =>
+      calls.issue(name, `backfilled ${done.length}`, {
+        whole: () => record(done),
+        half: () => record(someOf(done, world)),
+      }),
   };
   return portOn<BackfillStore>(name, world, { model: backfills, writes });
 }

@@ -28,6 +28,7 @@ test("G1 G2 G3 a death at every port call, before, in the middle of and after it
     "backfilled",
     "bounds",
     "commitAdvisory",
+    "countIdentities",
     "insert control_records",
     "insert identities",
     "insert raw_events",
