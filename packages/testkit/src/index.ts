@@ -11,3 +11,6 @@ export {
   numberedRecords,
   valuesOf,
 } from "./event-log-suite.ts";
+export { Dice } from "./dice.ts";
+export { settled, VirtualTime } from "./virtual-time.ts";
+export { type Guarantee, Violation } from "./violation.ts";

@@ -44,10 +44,13 @@ export class ModelBackfills implements BackfillStore {
     }));
   }
 
-  /** Even and odd offsets stand for two days: both hold usage of one key. The first row stands twice, as after a flush that was sent twice. */
+  /** The halves below the activation stand for two days, in order as days are: both hold usage of one key. The first row stands twice, as after a flush that was sent twice. */
   async readPage({ pending, slice, day, after }: Parameters<BackfillStore["readPage"]>[0]): Promise<StoredUsage[]> {
     const found = this.#usageOf(pending)
-      .filter(({ customer, offset }) => customer === slice.firstCustomer && offset % 2 === day)
+      .filter(
+        ({ customer, offset }) =>
+          customer === slice.firstCustomer && Number(offset >= pending.activatedOffset / 2) === day,
+      )
       .filter(({ offset }) => after === null || offset > after.offset);
     return [...found.slice(0, 1), ...found];
   }

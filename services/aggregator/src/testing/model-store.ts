@@ -210,8 +210,17 @@ export class ModelStore implements ResultStore {
   }
 }
 
-function nameColumns<Table extends ResultTable>(table: Table, row: Row): NamedRow<Table> {
-  return Object.fromEntries(RESULT_COLUMNS[table].map((column, at) => [column, row[at]])) as unknown as NamedRow<Table>;
+/** A row never changes once it is made, and simulations look at each many times. */
+const named = new WeakMap<Row, object>();
+
+/** The row's values by column name. */
+export function nameColumns<Table extends ResultTable>(table: Table, row: Row): NamedRow<Table> {
+  let found = named.get(row);
+  if (found === undefined) {
+    found = Object.fromEntries(RESULT_COLUMNS[table].map((column, at) => [column, row[at]]));
+    named.set(row, found);
+  }
+  return found as unknown as NamedRow<Table>;
 }
 
 /** JSON text with bigints, for keys and messages. */
