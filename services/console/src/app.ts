@@ -19,10 +19,10 @@ import {
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
-import { addCheckRoute } from "./meter-check-route.ts";
-import { createEndWatch } from "./meter-ends.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
 import { addFindRoutes } from "./find-routes.ts";
+import { addCheckRoute } from "./meter-check-route.ts";
+import { createEndWatch } from "./meter-ends.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";

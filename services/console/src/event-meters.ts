@@ -9,7 +9,7 @@ import {
   WINDOW_MS,
   windowStartOf,
 } from "@tallyhouse/domain";
-import { type MeterDefinition, placeOf } from "@tallyhouse/usage";
+import type { MeterDefinition } from "@tallyhouse/usage";
 import type { RawRow } from "./raw-rows.ts";
 
 /** One window of one meter version that a usage event is in. */
@@ -43,16 +43,12 @@ export function countedIn(
   const windowStartAt = windowStartOf(occurredAt);
   return definitions.flatMap(({ version, places }) => {
     const { meter, version: number, rule } = version;
-    const place = places.get(placeOf(row.stream, row.partition));
+    const place = places.get(`${row.stream}/${row.partition}`);
     if (place === undefined || rule.eventType !== type) return [];
     const compiled = compileMeter(version);
     if (occurredAt < compiled.fromAt || occurredAt >= place.untilAt) return [];
-    const { fromOffset, backfilledAt } = place;
-    const isLive = fromOffset !== null && BigInt(row.offset) >= fromOffset;
-    const isSeenLater =
-      backfilledAt !== null &&
-      (correctedOffset === null || (fromOffset !== null && BigInt(correctedOffset) > fromOffset));
-    if (!isLive && !isSeenLater) return [];
+    const lane = laneOf(place, { offset: row.offset, correctedOffset });
+    if (lane === null) return [];
     const contribution = compiled.contributionOf(event);
     if (contribution.kind !== "quantity") return [];
     const names = Object.keys(rule.dimensions);
@@ -65,8 +61,20 @@ export function countedIn(
         dimensions: Object.fromEntries(names.map((name, index) => [name, contribution.dims[index] ?? ""])),
         quantity: contribution.uniqueText === null ? formatQuantity(contribution.quantity) : null,
         value: contribution.uniqueText,
-        lane: isLive ? ("live" as const) : ("backfill" as const),
+        lane,
       },
     ];
   });
+}
+
+/** How the meter came to count what stands at the offset; null where it does not. */
+function laneOf(
+  { fromOffset, backfilledAt }: { readonly fromOffset: bigint | null; readonly backfilledAt: number | null },
+  { offset, correctedOffset }: { readonly offset: number; readonly correctedOffset: number | null },
+): CountedIn["lane"] | null {
+  if (fromOffset !== null && BigInt(offset) >= fromOffset) return "live";
+  if (backfilledAt === null) return null;
+  // A correction in front of the activation: the backfill has left the usage event out. So has it in a stream that is closed.
+  const isLeftOut = correctedOffset !== null && (fromOffset === null || BigInt(correctedOffset) < fromOffset);
+  return isLeftOut ? null : "backfill";
 }

@@ -7,7 +7,7 @@ import {
   HOUR_MS,
   type SqlRunner,
 } from "@tallyhouse/domain";
-import { readDefinitions, readWatermark } from "@tallyhouse/usage";
+import { readDefinitions, readWatermark, type StreamSize } from "@tallyhouse/usage";
 import { readApplied, readStates } from "./correction-state.ts";
 import { type Correction, correctionsOf } from "./correction-store.ts";
 import { eventUnknown } from "./corrections.ts";
@@ -18,7 +18,7 @@ import { type EventIdentity, type LogPlace, placeText, type RawRow, readRawRows 
 export interface FindPorts {
   readonly analytics: AnalyticsStore;
   readonly control: ControlStore;
-  readonly stream: { readonly streamId: number; readonly partitionCount: number };
+  readonly stream: StreamSize;
 }
 
 /** Records shown of one identity; a sender that retries for ever makes more. */
@@ -87,7 +87,7 @@ export async function findEvent(ports: FindPorts, identity: EventIdentity): Prom
   const applied = await readApplied(analytics, counted);
   const definitions = await readDefinitions(analytics, stream, { mode: identity.mode });
   const corrections = await correctionsOf(control, identity);
-  const states = await readStates(analytics, corrections);
+  const states = await readStates(ports, corrections);
   const meters = new Map(
     counted.map((row) => [placeText(row), countedIn(row, definitions, applied.get(placeText(row))?.offset ?? null)]),
   );

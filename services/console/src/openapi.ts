@@ -169,7 +169,6 @@ const PATHS: Paths = {
         },
         "400": problem("a parameter is wrong; problems names each"),
         "404": problem("no such meter in this mode"),
-        "409": problem("as known at knownAt is not final yet; detail names the watermark"),
       },
     }),
   },
@@ -225,6 +224,37 @@ const PATHS: Paths = {
       },
     }),
   },
+  "/admin/v1/events/{source}/{id}/void": { post: correction({ ...VOID, id: "voidEvent", isByPath: true }) },
+  "/admin/v1/events/{source}/{id}/replace": { post: correction({ ...REPLACE, id: "replaceEvent", isByPath: true }) },
+  "/admin/v1/events/void": {
+    post: correction({ ...inBody(VOID, VoidBodySchema), id: "voidEventInBody", isByPath: false }),
+  },
+  "/admin/v1/events/replace": {
+    post: correction({ ...inBody(REPLACE, ReplaceBodySchema), id: "replaceEventInBody", isByPath: false }),
+  },
+  "/admin/v1/corrections": {
+    get: operation({
+      id: "getCorrections",
+      summary: "What was corrected, by whom and why, newest first.",
+      more: { parameters: parametersOf(CorrectionsParameters, { customer: "acme", limit: 100 }) },
+      responses: {
+        "200": json("corrections with their state: pending, applied or refused"),
+        "400": problem("a parameter is wrong; problems names each"),
+      },
+    }),
+  },
+  "/admin/v1/sweeps": {
+    get: operation({
+      id: "getSweeps",
+      summary: "What the last sweeps for usage events that counted twice found, newest first.",
+      responses: { "200": json("sweeps") },
+    }),
+    post: operation({
+      id: "requestSweep",
+      summary: "Asks for such a sweep now.",
+      responses: { "202": json("the sweep, waiting") },
+    }),
+  },
   "/admin/v1/stream/close": {
     post: operation({
       id: "closeStream",
@@ -274,37 +304,6 @@ const PATHS: Paths = {
         "409": problem("usage of that instant may be counted already, or it ended before"),
         ...METER_REFUSALS,
       },
-    }),
-  },
-  "/admin/v1/events/{source}/{id}/void": { post: correction({ ...VOID, id: "voidEvent", isByPath: true }) },
-  "/admin/v1/events/{source}/{id}/replace": { post: correction({ ...REPLACE, id: "replaceEvent", isByPath: true }) },
-  "/admin/v1/events/void": {
-    post: correction({ ...inBody(VOID, VoidBodySchema), id: "voidEventInBody", isByPath: false }),
-  },
-  "/admin/v1/events/replace": {
-    post: correction({ ...inBody(REPLACE, ReplaceBodySchema), id: "replaceEventInBody", isByPath: false }),
-  },
-  "/admin/v1/corrections": {
-    get: operation({
-      id: "getCorrections",
-      summary: "What was corrected, by whom and why, newest first.",
-      more: { parameters: parametersOf(CorrectionsParameters, { customer: "acme", limit: 100 }) },
-      responses: {
-        "200": json("corrections with their state: pending, applied or refused"),
-        "400": problem("a parameter is wrong; problems names each"),
-      },
-    }),
-  },
-  "/admin/v1/sweeps": {
-    get: operation({
-      id: "getSweeps",
-      summary: "What the last sweeps for usage events that counted twice found, newest first.",
-      responses: { "200": json("sweeps") },
-    }),
-    post: operation({
-      id: "requestSweep",
-      summary: "Asks for such a sweep now.",
-      responses: { "202": json("the sweep, waiting") },
     }),
   },
   "/": {

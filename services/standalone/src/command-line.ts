@@ -7,7 +7,7 @@ import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
-import { EVENTS_USAGE, EventsUsageError, runEvents } from "./events-command.ts";
+import { EVENTS_USAGE, runEvents } from "./events-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
@@ -27,10 +27,10 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters apply FILE        make new meter versions active; a changed one ends its predecessor
   tallyhouse meters end KEY           end a meter without a successor
       [--until T]                     default: as early as possible
-  tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
 ${EVENTS_USAGE}
+  tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
 
-These, but for check without --against, talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+diff, apply, end, close, events and check --against talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
 
@@ -45,7 +45,6 @@ export async function runCommandLine(): Promise<void> {
   } catch (error) {
     if (
       error instanceof UsageError ||
-      error instanceof EventsUsageError ||
       (error instanceof TypeError && String((error as NodeJS.ErrnoException).code).startsWith("ERR_PARSE_ARGS"))
     ) {
       process.stderr.write(`${error.message}\n\n${USAGE}`);
@@ -74,14 +73,14 @@ async function runCommand(args: readonly string[]): Promise<number> {
       if (rest.join(" ") !== "add") throw new UsageError("token needs add");
       return say(await addToken(process.env));
     case "meters":
+    case "events":
+      return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
       return runMeters(rest, process.env, {
         out: (text) => process.stdout.write(text),
         err: (text) => process.stderr.write(text),
       });
     case "stream":
       return closeStream(rest);
-    case "events":
-      return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case undefined:
     case "help":
     case "--help":

@@ -89,20 +89,14 @@ describe("tallyhouse events", () => {
   test("says what is wrong in a sentence", async () => {
     await given({ id: "wrong-1" });
     const wrong = ["api", "wrong-1", "--customer", "acme"];
-    expect(await refused()).toBe("EventsUsageError: events needs find, void, replace, corrections or sweep");
-    expect(await refused("void", "wrong-1", "--customer", "acme")).toMatch(
-      /^EventsUsageError: events needs SOURCE and ID/,
-    );
-    expect(await refused("void", "api", "wrong-1")).toBe("EventsUsageError: --customer is required");
-    expect(await refused("void", ...wrong)).toBe("EventsUsageError: --reason is required");
-    expect(await refused("replace", ...wrong, ...WHY)).toBe("EventsUsageError: --event is required");
-    expect(await refused("void", ...wrong, ...WHY, "--event", "x")).toBe(
-      "EventsUsageError: --event belongs to replace",
-    );
+    expect(await refused()).toBe("UsageError: events needs find, void, replace, corrections or sweep");
+    expect(await refused("void", "wrong-1", "--customer", "acme")).toMatch(/^UsageError: events needs SOURCE and ID/);
+    expect(await refused("void", "api", "wrong-1")).toBe("UsageError: --customer is required");
+    expect(await refused("void", ...wrong)).toBe("UsageError: --reason is required");
+    expect(await refused("replace", ...wrong, ...WHY)).toBe("UsageError: --event is required");
+    expect(await refused("void", ...wrong, ...WHY, "--event", "x")).toBe("UsageError: --event belongs to replace");
     const file = join(folder, "wrong.json");
-    expect(await refused("replace", ...wrong, ...WHY, "--event", file)).toMatch(
-      /^EventsUsageError: cannot read .*ENOENT/,
-    );
+    expect(await refused("replace", ...wrong, ...WHY, "--event", file)).toMatch(/^UsageError: cannot read .*ENOENT/);
     writeFileSync(file, "[1]");
     expect(await refused("replace", ...wrong, ...WHY, "--event", file)).toMatch(/holds no JSON object$/);
     writeFileSync(file, "{");
