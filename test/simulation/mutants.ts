@@ -63,8 +63,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       edit(
         `${AGGREGATOR}/open.ts`,
-        "store.readIdentities({ partition, belowOffset, bookedFrom }",
-        "store.readIdentities({ partition, belowOffset: Number.MAX_SAFE_INTEGER, bookedFrom }",
+        "query: { partition, belowOffset: nextOffset, bookedFrom }",
+        "query: { partition, belowOffset: Number.MAX_SAFE_INTEGER, bookedFrom }",
       ),
     ],
     judge: SIMULATION,
@@ -73,7 +73,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: "seal at max, not min, clock",
     edits: [
       edit(
-        "services/reporter/src/usage-totals.ts",
+        "packages/usage/src/watermark.ts",
         "toUnixTimestamp64Milli(min(logClock))",
         "toUnixTimestamp64Milli(max(logClock))",
       ),
@@ -170,7 +170,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "backfill in lane 0",
-    edits: [edit(`${AGGREGATOR}/backfill.ts`, "lane: BACKFILL_LANE }", "lane: 0 * BACKFILL_LANE }")],
+    edits: [edit(`${AGGREGATOR}/backfill.ts`, "lane: BACKFILL_LANE,", "lane: 0 * BACKFILL_LANE,")],
     judge: SIMULATION,
   },
   {
@@ -313,8 +313,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       edit(
         "services/reporter/src/due-marks.ts",
-        "const nextSinceAt = floorTo(input.watermarkAt, input.bookingWindowMs);",
-        "const nextSinceAt = input.watermarkAt + input.bookingWindowMs;",
+        "    Math.min(input.watermarkAt, backfillingSince ?? input.watermarkAt),\n",
+        "    Math.min(input.watermarkAt, backfillingSince ?? input.watermarkAt) + input.bookingWindowMs,\n",
       ),
     ],
     judge: REPORTER_SIMULATION,

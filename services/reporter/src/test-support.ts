@@ -121,7 +121,7 @@ function addUse(rollups: Map<string, Rollup>, given: Use, nowAt: number): Rollup
 }
 
 /**
- * The same without ClickHouse, for tests that start hundreds of lives: knows the reporter's four questions by the table they
+ * The same without ClickHouse, for tests that start hundreds of lives: knows the reporter's five questions by the table they
  * ask. The questions themselves run on the real engine in app.test.ts.
  */
 export function createMemoryPipeline(clock: ManualClock): Pipeline & { readonly analytics: AnalyticsStore } {
@@ -133,7 +133,8 @@ export function createMemoryPipeline(clock: ManualClock): Pipeline & { readonly 
     [...rollups.values()].filter(({ use }) => use.mode === params["mode"] && use.meter === params["meter"]);
   const answer = (sql: string, params: Readonly<Record<string, unknown>>): object[] => {
     if (sql.includes("FROM progress"))
-      return logClock === null ? [] : [{ partitions: PARTITION_COUNT, clock: logClock }];
+      return logClock === null ? [] : [{ partitions: `${PARTITION_COUNT}`, watermark: `${logClock}` }];
+    if (sql.includes("FROM backfills")) return [{ pending: "0", since: "0" }];
     if (sql.includes("FROM control_records")) return bodies.map((body) => ({ body }));
     if (sql.includes("FROM rollup")) {
       const changed = ofFeed(params).filter((rollup) => rollup.bookedAt / 1_000 >= Number(params["since"]));
