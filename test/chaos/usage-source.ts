@@ -1,0 +1,141 @@
+/**
+ * The usage events of a chaos run. Each is a function of (seed, number) alone, so that millions need no memory and a later
+ * run can make the same ones; the totals are added up here, beside the events, by a plain map and nothing of the product.
+ */
+import { formatInstant, HOUR_MS, WINDOW_MS } from "@tallyhouse/domain";
+
+const CUSTOMERS = 12;
+const MODELS = ["small", "large"] as const;
+const FRESH_HOURS = 4;
+/** 1 % of the usage events, in this many hours of the last 30 days. */
+const LATE_SHARE = 0.01;
+const LATE_HOURS = 24;
+const LATE_DAYS_MAX = 30;
+const TOKENS_MAX = 4_000;
+/** The cost of one event is below 0.01, in units of 0.000000001. */
+const COST_UNITS_MAX = 10_000_000;
+const COST_DIGITS = 9;
+
+/** One usage event, before it becomes JSON. */
+export interface ChaosUsage {
+  readonly id: string;
+  readonly customer: string;
+  readonly at: number;
+  readonly model: string;
+  readonly tokens: number;
+  readonly costUnits: number;
+}
+
+/** A row of the totals as ClickHouse and the oracle both write it: customer,meter,window,dims,quantity. */
+export type TotalLine = string;
+
+export const SOURCE = "chaos";
+
+/** Spreads (seed, number) over 32 bits; equal inputs, equal outputs. */
+export function mixed(seed: number, number: number): number {
+  let value = (Math.imul(seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b)) >>> 0;
+  value = Math.imul(value ^ (value >>> 16), 0x7feb352d);
+  value = Math.imul(value ^ (value >>> 15), 0x846ca68b);
+  return (value ^ (value >>> 16)) >>> 0;
+}
+
+function share(seed: number, number: number, salt: number): number {
+  return mixed(seed + salt * 7_919, number) / 2 ** 32;
+}
+
+/** Usage of one world: `baseAt` is the full hour before which everything occurred. */
+export class UsageSource {
+  readonly #seed: number;
+  readonly #baseAt: number;
+
+  constructor(seed: number, baseAt: number) {
+    this.#seed = seed;
+    this.#baseAt = baseAt;
+  }
+
+  usage(number: number): ChaosUsage {
+    const seed = this.#seed;
+    return {
+      id: `c${seed}-${number}`,
+      customer: `cust-${Math.floor(share(seed, number, 1) * CUSTOMERS)}`,
+      at: this.#occurredAt(number),
+      model: MODELS[share(seed, number, 2) < 0.7 ? 0 : 1],
+      tokens: 1 + Math.floor(share(seed, number, 3) * TOKENS_MAX),
+      costUnits: 1 + Math.floor(share(seed, number, 4) * COST_UNITS_MAX),
+    };
+  }
+
+  /** The CloudEvent's JSON; a changed one has the same identity and claims more. */
+  text(number: number, isChanged = false): string {
+    const { id, customer, at, model, tokens, costUnits } = this.usage(number);
+    const extra = isChanged ? 1 : 0;
+    const cost = `0.${String(costUnits + extra).padStart(COST_DIGITS, "0")}`;
+    const data = `{"tokens":${tokens + extra},"cost":"${cost}","model":"${model}","at":${at}${isChanged ? ',"changed":"yes"' : ""}}`;
+    return `{"specversion":"1.0","id":"${id}","source":"${SOURCE}","subject":"${customer}","type":"llm.request","time":"${formatInstant(at)}","datacontenttype":"application/json","data":${data}}`;
+  }
+
+  #occurredAt(number: number): number {
+    const moment = share(this.#seed, number, 5);
+    if (share(this.#seed, number, 6) >= LATE_SHARE)
+      return this.#baseAt - 1 - Math.floor(moment * FRESH_HOURS * HOUR_MS);
+    const lateHour = Math.floor(share(this.#seed, number, 7) * LATE_HOURS);
+    const hoursBack =
+      FRESH_HOURS + 1 + Math.floor(((lateHour + 1) / LATE_HOURS) * (LATE_DAYS_MAX * 24 - FRESH_HOURS - 2));
+    return this.#baseAt - hoursBack * HOUR_MS + Math.floor(moment * HOUR_MS);
+  }
+
+  /** What the totals must be when exactly the usage events [first, end) are counted, once each. */
+  totals(first: number, end: number): TotalLine[] {
+    const sums = new Map<
+      string,
+      { count: number; tokens: number; cost: number; max: number; min: number; at: number }
+    >();
+    for (let number = first; number < end; number += 1) {
+      const { customer, at, model, tokens, costUnits } = this.usage(number);
+      const key = `${customer},${(Math.floor(at / WINDOW_MS) * WINDOW_MS) / 1_000},${model}`;
+      const sum = sums.get(key);
+      if (sum === undefined) {
+        sums.set(key, { count: 1, tokens, cost: costUnits, max: tokens, min: tokens, at });
+        continue;
+      }
+      sum.count += 1;
+      sum.tokens += tokens;
+      sum.cost += costUnits;
+      sum.max = Math.max(sum.max, tokens);
+      sum.min = Math.min(sum.min, tokens);
+      sum.at = Math.max(sum.at, at);
+    }
+    return linesOf(sums);
+  }
+}
+
+type Sums = ReadonlyMap<string, { count: number; tokens: number; cost: number; max: number; min: number; at: number }>;
+
+/** `requests` and `tokens` have the model as dimension; the others add both models up. */
+function linesOf(sums: Sums): TotalLine[] {
+  const totals = new Map<string, number>();
+  const merge = (key: string, value: number, join: (a: number, b: number) => number): void => {
+    const before = totals.get(key);
+    totals.set(key, before === undefined ? value : join(before, value));
+  };
+  const add = (a: number, b: number): number => a + b;
+  for (const [key, sum] of sums) {
+    const [customer = "", windowStart = "", model = ""] = key.split(",");
+    merge(`${customer},requests,${windowStart},${model}`, sum.count, add);
+    merge(`${customer},tokens,${windowStart},${model}`, sum.tokens, add);
+    merge(`${customer},cost,${windowStart},`, sum.cost, add);
+    merge(`${customer},largest,${windowStart},`, sum.max, Math.max);
+    merge(`${customer},smallest,${windowStart},`, sum.min, Math.min);
+    merge(`${customer},newest,${windowStart},`, sum.at, Math.max);
+  }
+  return [...totals].map(([key, total]) => `${key},${textOf(key, total)}`).sort();
+}
+
+/** As the engine writes a Decimal: no exponent, no trailing zeros. Costs are whole units of 0.000000001. */
+function textOf(key: string, total: number): string {
+  if (!Number.isSafeInteger(total)) throw new Error(`${key}: ${total} is beyond exact integers`);
+  if (!key.includes(",cost,")) return String(total);
+  const digits = String(total).padStart(COST_DIGITS + 1, "0");
+  const fraction = digits.slice(-COST_DIGITS).replace(/0+$/, "");
+  return `${digits.slice(0, -COST_DIGITS)}${fraction === "" ? "" : `.${fraction}`}`;
+}
