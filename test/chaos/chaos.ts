@@ -29,6 +29,8 @@ const WAIT_MS = 50;
 const RECOVERY_MAX_MS = 120_000;
 const MINUTE_MS = 60_000;
 
+// One listener for each process and server, so that none outlives a run that dies.
+process.setMaxListeners(100);
 const options = chaosOptions(process.argv.slice(2));
 mkdirSync(LOGS, { recursive: true });
 const logPath = join(LOGS, `seed-${options.seed}-from-${options.fromKill}.log`);
@@ -153,7 +155,7 @@ async function carryOut(
   const active = new Set<Promise<void>>();
   let failure: unknown = null;
   for (const [index, fault] of planned.entries()) {
-    load.allow((index + 1) * eventsPerKill);
+    load.allow((index + 2) * eventsPerKill);
     // time passes here: the moment of a fault is random.
     await pause(2 * fault.gapShare * options.gapMs);
     while (load.made < index * eventsPerKill || active.size >= FAULTS_AT_ONCE_MAX) {

@@ -20,6 +20,7 @@ const REQUEST_TIMEOUT_MS = 10_000;
 /** A route that failed rests: a caller outside would back off too. */
 const ROUTE_REST_MS = 300;
 const IDLE_MS = 5;
+const TRICKLE = 0.1;
 /** Beyond this many uncounted usage events the load waits: what is measured is recovery, not a growing backlog. */
 const BACKLOG_MAX = 50_000;
 
@@ -120,7 +121,7 @@ export class ChaosLoad {
     return this.#made;
   }
 
-  /** Lets the load make usage events up to this number, and no more. */
+  /** Up to this number of usage events the load keeps its rate; beyond, only enough goes on for a fault to meet some. */
   allow(limit: number): void {
     this.#limit = limit;
   }
@@ -141,7 +142,8 @@ export class ChaosLoad {
     while (!signal.aborted) {
       const now = performance.now();
       // Bounded: time in which nothing could be sent is not made up for by a burst.
-      credit = Math.min(credit + ((now - lastAt) * ratePerSecond) / 1_000, ratePerSecond / 2);
+      const ratePerMs = (this.#made < this.#limit ? ratePerSecond : ratePerSecond * TRICKLE) / 1_000;
+      credit = Math.min(credit + (now - lastAt) * ratePerMs, ratePerSecond / 2);
       lastAt = now;
       const route = credit >= BATCH && backlog() < BACKLOG_MAX ? this.#freeRoute(now) : null;
       if (route === null) {
@@ -151,11 +153,6 @@ export class ChaosLoad {
       }
       this.#fillPool();
       const batch = this.#take(BATCH);
-      if (batch.length === 0) {
-        // time passes here: the load has sent all that it may so far.
-        await pause(IDLE_MS, signal);
-        continue;
-      }
       credit -= batch.length;
       void this.#dispatch(route, batch);
     }
@@ -192,7 +189,7 @@ export class ChaosLoad {
   }
 
   #fillPool(): void {
-    while (this.#pool.length < POOL && this.#made < this.#limit) {
+    while (this.#pool.length < POOL) {
       const number = this.#made;
       this.#made += 1;
       if (number >= this.#state.length) {
