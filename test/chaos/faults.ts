@@ -8,7 +8,7 @@ import type { ProcessName, World } from "../integration/world.ts";
 import { freePort } from "../support/free-port.ts";
 import { SupervisedProcess } from "../support/supervised-process.ts";
 import type { InsertProxy, Verdict } from "./insert-proxy.ts";
-import { type Killed, nameOf, type PlannedFault, type Point } from "./plan.ts";
+import { type Killed, nameOf, type PlannedFault, type Point, type SystemCall } from "./plan.ts";
 import type { RecoveryWatch } from "./recovery.ts";
 import { type ChaosServers, dyingAt, killAtCall } from "./servers.ts";
 import { VictimLocks } from "./victim-locks.ts";
@@ -20,7 +20,15 @@ const CLOCK_MARGIN_MS = 60_000;
 const TAKEOVER_MS = 14_000;
 const TRAP_TIMEOUT_MS = 45_000;
 const CALL_TIMEOUT_MS = 20_000;
-const CALL_NUMBER_MAX = 12;
+/** Calls of one thread of ClickHouse until it dies: within some seconds of load. */
+const CALL_NUMBER_MAX: Readonly<Record<SystemCall, number>> = {
+  rename: 8,
+  fdatasync: 40,
+  write: 40,
+  openat: 40,
+  mkdir: 8,
+  unlink: 8,
+};
 const START_CALL_NUMBER_MAX = 200;
 const RECOVERY_KILL_MAX_MS = 1_200;
 const TWIN_MS = 10_000;
@@ -58,8 +66,12 @@ export class Faults {
     const name = nameOf(fault.point);
     const random = seededRandom(fault.seed);
     const isHit = await this.#carryOut(fault.point, { name, random });
-    if (isHit) this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
+    if (isHit) this.#count(name);
     else this.misses.push(`${fault.number} ${name}`);
+  }
+
+  #count(name: string): void {
+    this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
   }
 
   #carryOut(point: Point, how: Context): Promise<boolean> {
@@ -170,30 +182,32 @@ export class Faults {
   async #killAtCall({ call, isTwice }: Extract<Point, { kind: "call" }>, { name, random }: Context): Promise<boolean> {
     const { clickhouse } = this.#target.servers;
     const { watch } = this.#target;
-    const ends = await watch.ends();
-    const k = 1 + Math.floor(random() * CALL_NUMBER_MAX);
+    const k = 1 + Math.floor(random() * CALL_NUMBER_MAX[call]);
     const timeoutMs = CALL_TIMEOUT_MS;
     // Counters are per thread: where no thread came to its k-th call, the first one will do.
     const isHit =
       (await killAtCall(clickhouse, { call, k, timeoutMs: timeoutMs / 2 })) ||
       (await killAtCall(clickhouse, { call, k: 1, timeoutMs }));
-    if (isHit) watch.note(name, ends);
+    if (isHit) watch.note(name);
     if (isHit && isTwice) await this.#killInRecovery(call, random);
     await clickhouse.restart();
     return isHit;
   }
 
   /** Dies once more: at a call of its start, or at a random moment of it where it makes no such call. */
-  async #killInRecovery(call: Parameters<typeof dyingAt>[0], random: () => number): Promise<void> {
+  async #killInRecovery(call: SystemCall, random: () => number): Promise<void> {
     const { clickhouse } = this.#target.servers;
     const wrapper = dyingAt(call, 1 + Math.floor(random() * START_CALL_NUMBER_MAX));
-    const starting = clickhouse.restart(wrapper).catch(() => undefined);
+    let hasStarted = true;
+    const starting = clickhouse.restart(wrapper).catch(() => {
+      // It died on its way.
+      hasStarted = false;
+    });
     // time passes here: the moment of the second kill.
-    await Promise.race([starting, pause(2 * RECOVERY_KILL_MAX_MS)]);
-    // time passes here: the same.
-    await pause(random() * RECOVERY_KILL_MAX_MS);
+    await Promise.race([starting, pause((1 + random()) * RECOVERY_KILL_MAX_MS)]);
     clickhouse.kill();
     await starting;
+    this.#count(`the second kill ${hasStarted ? "after" : "during"} the start`);
   }
 
   /** Stopped with an open insert until a successor has stored more, then let go on. */

@@ -17,7 +17,7 @@ export interface ChaosOptions {
   readonly gapMs: number;
   /** Faults in one world; then everything is proven, and a fresh world goes on. */
   readonly worldKills: number;
-  /** Only points whose name holds this text. */
+  /** Only points whose name holds one of these texts, with commas between them. */
   readonly only: string;
 }
 

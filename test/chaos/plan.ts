@@ -19,20 +19,11 @@ export const KILLED = [
 ] as const;
 export type Killed = (typeof KILLED)[number];
 
-/** Filesystem calls of the ClickHouse process at which it is killed. Which it makes at all was looked at with `strace -c`. */
-export const SYSTEM_CALLS = [
-  "rename",
-  "renameat2",
-  "fsync",
-  "fdatasync",
-  "write",
-  "pwrite64",
-  "openat",
-  "mkdir",
-  "unlink",
-  "unlinkat",
-  "rmdir",
-] as const;
+/**
+ * Filesystem calls of the ClickHouse process at which it is killed: those that change something and that it makes under load
+ * (`strace -c` over inserts and merges). It makes no fsync, pwrite64 or unlinkat at all, and renameat2 only for a new table.
+ */
+export const SYSTEM_CALLS = ["rename", "fdatasync", "write", "openat", "mkdir", "unlink"] as const;
 export type SystemCall = (typeof SYSTEM_CALLS)[number];
 
 /** Where an aggregator stands in a request of its own to ClickHouse. */
@@ -133,7 +124,7 @@ function firstPoints(): Point[] {
   return [
     ...KILLED.map((victim) => ({ kind: "kill", victim }) as const),
     { kind: "call", call: "rename", isTwice: true },
-    { kind: "call", call: "fsync", isTwice: false },
+    { kind: "call", call: "fdatasync", isTwice: false },
     { kind: "call", call: "openat", isTwice: false },
     { kind: "zombie", stage: "half" },
     { kind: "proxy", how: "cut" },
@@ -148,7 +139,7 @@ function firstPoints(): Point[] {
 /** The faults [0, kills) of a seed. */
 export function planFaults(input: { seed: number; kills: number; each: number; only: string }): PlannedFault[] {
   const { seed, each, only } = input;
-  const isWanted = (point: Point): boolean => nameOf(point).includes(only);
+  const isWanted = (point: Point): boolean => only.split(",").some((part) => nameOf(point).includes(part));
   const rounds = KILLED.map((victim) => ({ kind: "kill", victim }) as const).filter(isWanted);
   const deck = each > 0 ? rounds : allPoints().filter(isWanted);
   if (deck.length === 0) throw new Error(`no point is called ${only}`);

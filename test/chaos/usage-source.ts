@@ -15,6 +15,8 @@ const TOKENS_MAX = 4_000;
 /** The cost of one event is below 0.01, in units of 0.000000001. */
 const COST_UNITS_MAX = 10_000_000;
 const COST_DIGITS = 9;
+/** What a replacement claims more. */
+const ADDED_TOKENS = 7;
 
 /** One usage event, before it becomes JSON. */
 export interface ChaosUsage {
@@ -30,6 +32,18 @@ export interface ChaosUsage {
 export type TotalLine = string;
 
 export const SOURCE = "chaos";
+
+/** What was corrected, by the number of the usage event. */
+export type Corrected = ReadonlyMap<number, "void" | "replace">;
+
+/** The usage that stands for the corrected one; null for a void. */
+export function correctedUsage(usage: ChaosUsage, kind: "void" | "replace"): ChaosUsage | null {
+  return kind === "void" ? null : { ...usage, tokens: usage.tokens + ADDED_TOKENS };
+}
+
+function dataOf({ tokens, costUnits, model, at }: ChaosUsage): object {
+  return { tokens, cost: `0.${String(costUnits).padStart(COST_DIGITS, "0")}`, model, at };
+}
 
 /** Spreads (seed, number) over 32 bits; equal inputs, equal outputs. */
 export function mixed(seed: number, number: number): number {
@@ -67,11 +81,18 @@ export class UsageSource {
 
   /** The CloudEvent's JSON; a changed one has the same identity and claims more. */
   text(number: number, isChanged = false): string {
-    const { id, customer, at, model, tokens, costUnits } = this.usage(number);
-    const extra = isChanged ? 1 : 0;
-    const cost = `0.${String(costUnits + extra).padStart(COST_DIGITS, "0")}`;
-    const data = `{"tokens":${tokens + extra},"cost":"${cost}","model":"${model}","at":${at}${isChanged ? ',"changed":"yes"' : ""}}`;
-    return `{"specversion":"1.0","id":"${id}","source":"${SOURCE}","subject":"${customer}","type":"llm.request","time":"${formatInstant(at)}","datacontenttype":"application/json","data":${data}}`;
+    const usage = this.usage(number);
+    const { id, customer, at } = usage;
+    const data = isChanged
+      ? { ...dataOf({ ...usage, tokens: usage.tokens + 1, costUnits: usage.costUnits + 1 }), changed: "yes" }
+      : dataOf(usage);
+    return `{"specversion":"1.0","id":"${id}","source":"${SOURCE}","subject":"${customer}","type":"llm.request","time":"${formatInstant(at)}","datacontenttype":"application/json","data":${JSON.stringify(data)}}`;
+  }
+
+  /** The native shape that replaces the usage event; what it leaves out stays as it was. */
+  replacementText(number: number): string {
+    const usage = correctedUsage(this.usage(number), "replace");
+    return JSON.stringify({ type: "llm.request", data: { ...dataOf(usage ?? this.usage(number)), replaced: "yes" } });
   }
 
   #occurredAt(number: number): number {
@@ -84,14 +105,17 @@ export class UsageSource {
     return this.#baseAt - hoursBack * HOUR_MS + Math.floor(moment * HOUR_MS);
   }
 
-  /** What the totals must be when exactly the usage events [first, end) are counted, once each. */
-  totals(first: number, end: number): TotalLine[] {
+  /** What the totals must be when the usage events [0, end) are counted, once each, but for what was corrected. */
+  totals(end: number, corrected: Corrected): TotalLine[] {
     const sums = new Map<
       string,
       { count: number; tokens: number; cost: number; max: number; min: number; at: number }
     >();
-    for (let number = first; number < end; number += 1) {
-      const { customer, at, model, tokens, costUnits } = this.usage(number);
+    for (let number = 0; number < end; number += 1) {
+      const correction = corrected.get(number);
+      const usage = correction === undefined ? this.usage(number) : correctedUsage(this.usage(number), correction);
+      if (usage === null) continue;
+      const { customer, at, model, tokens, costUnits } = usage;
       const key = `${customer},${(Math.floor(at / WINDOW_MS) * WINDOW_MS) / 1_000},${model}`;
       const sum = sums.get(key);
       if (sum === undefined) {
