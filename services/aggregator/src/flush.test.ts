@@ -36,7 +36,7 @@ async function foldedTraffic(): Promise<ReturnType<typeof gated> & { aggregator:
   return { ...gates, aggregator, log };
 }
 
-const RESULTS = ["control_records", "identities", "raw_events", "redirects", "rollup"];
+const RESULTS = ["control_records", "identities", "raw_events", "redirects", "rollup", "rollup_uniq"];
 
 test("G1 all inserts and the redirect start together, one per table; progress waits for the last of them", async () => {
   for (const last of RESULTS) {

@@ -4,24 +4,39 @@ import { type CompiledMeter, compileMeter, type MeterVersion, type Mode } from "
 export interface ActiveMeter {
   readonly compiled: CompiledMeter;
   readonly label: string;
+  /** Usage that occurs at or after it does not count; infinity until a `meter.end` says otherwise. Epoch milliseconds. */
+  untilAt: number;
 }
+
+/** What tells one meter version from every other. */
+export type MeterName = Pick<MeterVersion, "mode" | "meter" | "version">;
 
 const NO_METERS: readonly ActiveMeter[] = [];
 
-/** The meters of one task: what `meter.activate` records below its position made. Only grows. */
+/** The meters of one task: what the `meter.activate` and `meter.end` records below its position made. Only grows. */
 export class MeterSet {
-  readonly #labels = new Set<string>();
+  readonly #byLabel = new Map<string, ActiveMeter>();
   readonly #byType = { live: new Map<string, ActiveMeter[]>(), test: new Map<string, ActiveMeter[]>() };
 
   /** Adds a version; false when it is there already: a version is immutable, so a repetition changes nothing. */
   add(version: MeterVersion): boolean {
     const label = meterLabel(version);
-    if (this.#labels.has(label)) return false;
-    this.#labels.add(label);
+    if (this.#byLabel.has(label)) return false;
+    const meter: ActiveMeter = { compiled: compileMeter(version), label, untilAt: Number.POSITIVE_INFINITY };
+    this.#byLabel.set(label, meter);
     const byType = this.#byType[version.mode];
     const { eventType } = version.rule;
-    byType.set(eventType, [...(byType.get(eventType) ?? []), { compiled: compileMeter(version), label }]);
+    byType.set(eventType, [...(byType.get(eventType) ?? []), meter]);
     return true;
+  }
+
+  /** Ends a version at an instant. Of several ends the earliest holds, whatever their order. */
+  end(version: MeterName, untilAt: number): "ended" | "ends earlier" | "unknown" {
+    const meter = this.#byLabel.get(meterLabel(version));
+    if (meter === undefined) return "unknown";
+    if (meter.untilAt <= untilAt) return "ends earlier";
+    meter.untilAt = untilAt;
+    return "ended";
   }
 
   /** Every active version for usage events of this mode and type, in order of activation. */
@@ -31,6 +46,6 @@ export class MeterSet {
 }
 
 /** `live/input_tokens/1`: meter keys hold no slash. */
-export function meterLabel(version: Pick<MeterVersion, "mode" | "meter" | "version">): string {
+export function meterLabel(version: MeterName): string {
   return `${version.mode}/${version.meter}/${version.version}`;
 }

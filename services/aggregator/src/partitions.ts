@@ -2,7 +2,8 @@ import { type EventLog, type LogEntry, type LogSubscriber, unreachable } from "@
 import type { Clock } from "@tallyhouse/runtime";
 import { halt } from "./halt.ts";
 import { checkBounds, type OpenedTask } from "./open.ts";
-import { type FoldContext, step } from "./step.ts";
+import type { FoldContext } from "./fold-context.ts";
+import { step } from "./step.ts";
 import { bufferedBytesOf, recordHash, takeSnapshot, type Task, type TaskSnapshot } from "./task.ts";
 
 /** Partitions opened at the same time: each open runs five queries. */

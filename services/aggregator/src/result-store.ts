@@ -1,7 +1,7 @@
-import { type AnalyticsStore, type MeterVersion, MeterRuleSchema, type StreamIdentity } from "@tallyhouse/domain";
+import type { AnalyticsStore, StreamIdentity } from "@tallyhouse/domain";
 import type { Clock } from "@tallyhouse/runtime";
-import { z } from "zod";
 import type { Fingerprint } from "./dedupe-index.ts";
+import { type ControlRow, controlOf, type StoredControl } from "./stored-control.ts";
 import {
   PROGRESS_COLUMNS,
   type ProgressRow,
@@ -55,8 +55,8 @@ export interface ResultStore {
     query: { partition: number; belowOffset: number; bookedFrom: number },
     visit: (identity: StoredIdentity) => void,
   ): Promise<void>;
-  /** Meter versions activated below the offset, in log order; one may stand twice. */
-  readActivations(query: { partition: number; belowOffset: number }): Promise<readonly MeterVersion[]>;
+  /** Control records below the offset that took effect, in log order; one may stand twice. */
+  readControls(query: { partition: number; belowOffset: number }): Promise<readonly StoredControl[]>;
   /** The newest row of every live key booked at or after `bookedFrom` (epoch seconds), with no upper bound. */
   readRollups(query: { partition: number; bookedFrom: number }): Promise<readonly StoredRollup[]>;
   /** Offsets in [fromOffset, belowOffset) whose rows were booked at or after `bookedFromAt` (epoch ms); null for none. */
@@ -71,14 +71,6 @@ export interface ResultStore {
 /** Rows of one identities page: 200,000 small objects are some 30 MB. */
 const IDENTITY_PAGE_ROWS = 200_000;
 const FINGERPRINTS = 2n ** 64n;
-
-/** A stored `meter.activate` body; its signature was verified when it was folded. */
-const ActivationBodySchema = z.object({
-  mode: z.enum(["live", "test"]),
-  meter: z.string(),
-  version: z.int(),
-  rule: MeterRuleSchema,
-});
 
 /** The result store of one stream on the tables of infra/clickhouse. `writer` and the clock's storedAt appear in `progress` alone. */
 export function createResultStore(input: {
@@ -123,9 +115,9 @@ export function createResultStore(input: {
       };
     },
     readIdentities: (query, visit) => readIdentities(analytics, { ...query, stream: streamId }, visit),
-    async readActivations(query) {
-      const rows = await analytics.select<{ body: string }>(ACTIVATIONS_SQL, { stream: streamId, ...query });
-      return rows.map((row) => ActivationBodySchema.parse(JSON.parse(row.body)));
+    async readControls(query) {
+      const rows = await analytics.select<ControlRow>(CONTROLS_SQL, { stream: streamId, ...query });
+      return rows.map(controlOf);
     },
     async readRollups(query) {
       const rows = await analytics.select<RollupSqlRow>(ROLLUPS_SQL, { stream: streamId, ...query });
@@ -160,16 +152,18 @@ SELECT toUInt32(bitAnd(fpHigh, 4294967295)) AS word0, toUInt32(bitShiftRight(fpH
   toUnixTimestamp(bookedAt) AS booked, payloadCheck
 ${IDENTITIES_WHERE} AND fpHigh >= {first:UInt64} AND fpHigh <= {last:UInt64}`;
 
-const ACTIVATIONS_SQL = `
-SELECT body FROM control_records
+/** Bodies of corrections are whole usage events, and only their target is wanted. */
+const CONTROLS_SQL = `
+SELECT kind, target, if(kind IN ('void', 'replace'), '', body) AS body, toString(logOffset) AS offsetText,
+  toString(toUnixTimestamp64Milli(bookedAt)) AS bookedAtText
+FROM control_records
 WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16} AND logOffset < {belowOffset:UInt64}
-  AND kind = 'meter.activate'
 ORDER BY logOffset`;
 
 /** FINAL: the highest \`ver\` of each key. Lane 1 (backfill) is written whole and never continued. */
 const ROLLUPS_SQL = `
 SELECT mode, customer, meter, meterVersion, toUnixTimestamp(windowStart) AS windowStartSeconds, dims,
-  toUnixTimestamp(bookedStart) AS bookedStartSeconds, toString(ver) AS ver, toString(counted) AS counted,
+  toUnixTimestamp(bookedStart) AS bookedStartSeconds, toString(ver) AS ver, toString(counted) AS counted, toString(voided) AS voided,
   toString(sumQty) AS sumQty, toString(minQty) AS minQty, toString(maxQty) AS maxQty, toString(lastQty) AS lastQty,
   toString(toUnixTimestamp64Milli(lastAt)) AS lastAtMs, toString(lastOffset) AS lastOffset
 FROM rollup FINAL WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16} AND lane = 0
@@ -213,6 +207,7 @@ interface RollupSqlRow {
   readonly bookedStartSeconds: number;
   readonly ver: string;
   readonly counted: string;
+  readonly voided: string;
   readonly sumQty: string;
   readonly minQty: string;
   readonly maxQty: string;
@@ -236,6 +231,7 @@ function rollupOf(row: RollupSqlRow): StoredRollup {
     ver: Number(row.ver),
     values: {
       counted: Number(row.counted),
+      voided: Number(row.voided),
       sumQty: scaledOf(row.sumQty),
       minQty: scaledOf(row.minQty),
       maxQty: scaledOf(row.maxQty),

@@ -1,4 +1,4 @@
-import { formatQuantity, type Quantity } from "@tallyhouse/domain";
+import { formatQuantity, type Quantity, uniqueHashOf } from "@tallyhouse/domain";
 import { type ActiveMeter, meterLabel } from "./meter-set.ts";
 import type { RollupKey, RollupValues, Row } from "./tables.ts";
 
@@ -8,6 +8,8 @@ interface Tally extends RollupValues {
   /** Version of the stored row it was loaded from; contributions of earlier offsets are in it already. */
   readonly base: number;
   isDirty: boolean;
+  /** Hashes of unique_count that this process handed to a flush, so that one is not inserted with every usage event. */
+  uniques: Set<bigint> | null;
 }
 
 /** A usage event's contribution to one meter. */
@@ -16,6 +18,8 @@ export interface RollupContribution {
   readonly customer: string;
   readonly dims: readonly string[];
   readonly quantity: Quantity;
+  /** The text that unique_count tells apart; null for every other aggregation. */
+  readonly uniqueText: string | null;
   /** Epoch milliseconds. */
   readonly occurredAt: number;
   /** Epoch seconds. */
@@ -24,38 +28,50 @@ export interface RollupContribution {
   readonly offset: number;
 }
 
+/** Hashes remembered at a time, some 64 MB. Forgetting them costs a second row for each, which is the same row. */
+const UNIQUES_KEPT_MAX = 500_000;
+
 /** The rollup keys of one task's current booking window, and of later ones that another writer reached before us. */
 export class RollupBook {
   /** bookedStart → key text → state. */
   readonly #windows = new Map<number, Map<string, Tally>>();
   #dirty: Tally[] = [];
+  readonly #withUniques = new Set<Tally>();
+  #uniquesKept = 0;
+  #uniqueRows: Row[] = [];
 
   get dirtyCount(): number {
     return this.#dirty.length;
   }
 
+  /** Rows of `rollup_uniq` that wait for a flush. */
+  get uniqueCount(): number {
+    return this.#uniqueRows.length;
+  }
+
   /** Takes over a stored row. `ver` may be ahead of the task: whoever wrote it folded the same log further. */
   load(key: RollupKey, ver: number, values: RollupValues): void {
     const text = keyText({ ...key, label: meterLabel({ ...key, version: key.meterVersion }) });
-    this.#windowOf(key.bookedStart).set(text, { key, base: ver, isDirty: false, ...values });
+    this.#windowOf(key.bookedStart).set(text, { key, base: ver, isDirty: false, uniques: null, ...values });
   }
 
+  /** Adds a contribution, unless the loaded row holds it. */
   add(contribution: RollupContribution): void {
-    const window = this.#windowOf(contribution.bookedStart);
-    const text = keyText({ ...contribution, label: contribution.meter.label });
-    let tally = window.get(text);
-    if (tally === undefined) {
-      tally = emptyTally(contribution);
-      window.set(text, tally);
-    }
-    // The skip rule: a row loaded at version v holds every offset below v. Without it a restart behind that row, or
-    // beside the process that wrote it, would count those offsets a second time.
-    if (contribution.offset < tally.base) return;
+    const tally = this.#tallyOf(contribution);
+    // Whatever the skip rule says: the process that stored the row may have died before it stored the hash.
+    if (contribution.uniqueText !== null) this.#noteUnique(tally, contribution.uniqueText);
+    if (isSkipped(tally, contribution)) return;
     addTo(tally, contribution);
-    if (!tally.isDirty) {
-      tally.isDirty = true;
-      this.#dirty.push(tally);
-    }
+    this.#markDirty(tally);
+  }
+
+  /** Takes a contribution back, unless the loaded row holds that. Nothing can be un-maxed: readers look at `voided`. */
+  takeBack(contribution: RollupContribution): void {
+    const tally = this.#tallyOf(contribution);
+    if (isSkipped(tally, contribution)) return;
+    tally.voided += 1;
+    tally.sumQty -= contribution.quantity;
+    this.#markDirty(tally);
   }
 
   /**
@@ -71,9 +87,54 @@ export class RollupBook {
     return rows;
   }
 
+  /** Rows of every hash noted since the last call. A set: inserting one again, now or after a restart, changes nothing. */
+  takeUniqueRows(): Row[] {
+    const rows = this.#uniqueRows;
+    this.#uniqueRows = [];
+    if (this.#uniquesKept > UNIQUES_KEPT_MAX) this.#forgetUniques();
+    return rows;
+  }
+
   /** Drops keys booked before this window (epoch seconds): the log clock never falls, so nothing touches them again. */
   forgetBefore(bookedStart: number): void {
-    for (const start of this.#windows.keys()) if (start < bookedStart) this.#windows.delete(start);
+    for (const start of this.#windows.keys()) {
+      if (start >= bookedStart) continue;
+      this.#windows.delete(start);
+      this.#forgetUniques();
+    }
+  }
+
+  #tallyOf(contribution: RollupContribution): Tally {
+    const window = this.#windowOf(contribution.bookedStart);
+    const text = keyText({ ...contribution, label: contribution.meter.label });
+    let tally = window.get(text);
+    if (tally === undefined) {
+      tally = emptyTally(contribution);
+      window.set(text, tally);
+    }
+    return tally;
+  }
+
+  #markDirty(tally: Tally): void {
+    if (tally.isDirty) return;
+    tally.isDirty = true;
+    this.#dirty.push(tally);
+  }
+
+  #noteUnique(tally: Tally, text: string): void {
+    const hash = uniqueHashOf(text);
+    tally.uniques ??= new Set();
+    if (tally.uniques.has(hash)) return;
+    tally.uniques.add(hash);
+    this.#withUniques.add(tally);
+    this.#uniquesKept += 1;
+    this.#uniqueRows.push(uniqueRowOf(tally.key, hash));
+  }
+
+  #forgetUniques(): void {
+    for (const tally of this.#withUniques) tally.uniques = null;
+    this.#withUniques.clear();
+    this.#uniquesKept = 0;
   }
 
   #windowOf(bookedStart: number): Map<string, Tally> {
@@ -84,6 +145,14 @@ export class RollupBook {
     }
     return window;
   }
+}
+
+/**
+ * The skip rule: a row loaded at version v holds every offset below v. Without it a restart behind that row, or beside the process
+ * that wrote it, would count those offsets a second time, or take them back a second time.
+ */
+function isSkipped(tally: Tally, { offset }: RollupContribution): boolean {
+  return offset < tally.base;
 }
 
 /** Lengths before free text: no choice of customer and dimension values can imitate another key. */
@@ -99,7 +168,9 @@ function emptyTally({ meter, customer, windowStart, dims, bookedStart }: RollupC
     key: { mode, customer, meter: name, meterVersion: version, windowStart, dims, bookedStart },
     base: 0,
     isDirty: false,
+    uniques: null,
     counted: 0,
+    voided: 0,
     sumQty: 0n,
     minQty: 0n,
     maxQty: 0n,
@@ -138,7 +209,7 @@ function rowOf(tally: Tally, input: { stream: number; partition: number; ver: nu
     key.bookedStart,
     input.ver,
     tally.counted,
-    0, // voided
+    tally.voided,
     formatQuantity(tally.sumQty),
     formatQuantity(tally.minQty),
     formatQuantity(tally.maxQty),
@@ -146,4 +217,9 @@ function rowOf(tally: Tally, input: { stream: number; partition: number; ver: nu
     tally.lastAt,
     tally.lastOffset,
   ];
+}
+
+function uniqueRowOf(key: RollupKey, valueHash: bigint): Row {
+  const { mode, customer, meter, meterVersion, windowStart, dims, bookedStart } = key;
+  return [mode, customer, meter, meterVersion, windowStart, dims, valueHash, bookedStart];
 }

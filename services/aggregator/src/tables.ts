@@ -46,6 +46,7 @@ export const RESULT_COLUMNS = {
     "lastAt",
     "lastOffset",
   ],
+  rollup_uniq: ["mode", "customer", "meter", "meterVersion", "windowStart", "dims", "valueHash", "bookedStart"],
   control_records: ["stream", "logPartition", "logOffset", "bookedAt", "kind", "target", "body"],
 } as const;
 export type ResultTable = keyof typeof RESULT_COLUMNS;
@@ -91,7 +92,9 @@ export interface ProgressRow {
 
 /** A version's cumulative row of one rollup key. Quantities are scaled bigints. */
 export interface RollupValues {
+  /** Contributions added, and contributions taken back; min, max and last are of the added ones and valid where there are any. */
   counted: number;
+  voided: number;
   sumQty: bigint;
   minQty: bigint;
   maxQty: bigint;

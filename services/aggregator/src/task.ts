@@ -28,12 +28,16 @@ export interface Task {
   readonly index: DedupeIndex;
   readonly meters: MeterSet;
   readonly rollups: RollupBook;
+  /** Offsets of this partition that were taken back, by void or replace: without horizon, because once holds for ever. */
+  readonly voids: Set<number>;
+  /** Whether `stream.close` was passed: nothing behind it counts. */
+  isClosed: boolean;
   buffer: TaskBuffer;
   /** nextOffset of the last snapshot. */
   snapshotOffset: number;
 }
 
-/** A task at a stored prefix; its index, meters and rollups are still empty. */
+/** A task at a stored prefix; what its tables hold is still to be loaded. */
 export function createTask(stored: ProgressRow, horizonSeconds: number): Task {
   return {
     partition: stored.partition,
@@ -45,6 +49,8 @@ export function createTask(stored: ProgressRow, horizonSeconds: number): Task {
     index: new DedupeIndex(horizonSeconds),
     meters: new MeterSet(),
     rollups: new RollupBook(),
+    voids: new Set(),
+    isClosed: false,
     buffer: emptyBuffer(),
     snapshotOffset: stored.nextOffset,
   };
@@ -60,10 +66,14 @@ export interface TaskSnapshot {
 
 /** A stored rollup row in memory: names, quantities, array. */
 const ROLLUP_ROW_BYTES = 512;
+/** A stored hash of unique_count: array, bigint, and its place in the set of those that are stored. */
+const UNIQUE_ROW_BYTES = 256;
 
 /** Estimate of what the task holds that is not handed to a flush. */
 export function bufferedBytesOf(task: Task): number {
-  return task.buffer.sizeBytes + task.rollups.dirtyCount * ROLLUP_ROW_BYTES;
+  return (
+    task.buffer.sizeBytes + task.rollups.dirtyCount * ROLLUP_ROW_BYTES + task.rollups.uniqueCount * UNIQUE_ROW_BYTES
+  );
 }
 
 /**
@@ -75,6 +85,7 @@ export function takeSnapshot(task: Task, stream: StreamIdentity): TaskSnapshot |
   const { buffer, partition, nextOffset } = task;
   const sizeBytes = bufferedBytesOf(task);
   const rollup = task.rollups.takeRows({ stream: stream.streamId, partition, ver: nextOffset });
+  const uniques = task.rollups.takeUniqueRows();
   task.rollups.forgetBefore(bookedStartOf(task.clockAt, stream));
   task.buffer = emptyBuffer();
   task.snapshotOffset = nextOffset;
@@ -86,7 +97,13 @@ export function takeSnapshot(task: Task, stream: StreamIdentity): TaskSnapshot |
       lastRecord: task.lastEntry === null ? task.lastRecord : recordHash(task.lastEntry),
       counted: task.counted,
     },
-    rows: { raw_events: buffer.raw, identities: buffer.identities, rollup, control_records: buffer.controls },
+    rows: {
+      raw_events: buffer.raw,
+      identities: buffer.identities,
+      rollup,
+      rollup_uniq: uniques,
+      control_records: buffer.controls,
+    },
     redirects: buffer.redirects,
     sizeBytes,
   };

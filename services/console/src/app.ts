@@ -19,13 +19,18 @@ import {
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
+import { addCorrectionRoutes } from "./corrections-routes.ts";
+import { addFindRoutes } from "./find-routes.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
 import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
+import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
+import { createSweeper } from "./sweeper.ts";
+import { addSweepRoutes } from "./sweeps-routes.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
@@ -49,13 +54,13 @@ export interface ConsolePorts {
 }
 
 /**
- * Builds the HTTP application (usage API, admin API, the page) and the outbox. Opens nothing: the composer listens, on a loopback
- * address only, and runs the outbox.
+ * Builds the HTTP application (usage API, admin API, the page), the outbox and the sweeper. Opens nothing: the composer listens, on a
+ * loopback address only, and runs the two.
  */
 export async function buildConsole(
   config: ConsoleConfig,
   ports: ConsolePorts,
-): Promise<{ app: FastifyInstance; outbox: Component }> {
+): Promise<{ app: FastifyInstance; outbox: Component; sweeper: Component }> {
   const { stream, controlKey: key } = config;
   const app = Fastify({
     bodyLimit: BODY_BYTES_MAX,
@@ -63,6 +68,7 @@ export async function buildConsole(
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: "idle",
     return503OnClosing: true,
+    routerOptions: { maxParamLength: PATH_PARAMETER_MAX },
   });
   app.addHook("onRequest", (_request, reply, done) => {
     void reply.header("x-content-type-options", "nosniff").header("cache-control", "no-store");
@@ -72,6 +78,9 @@ export async function buildConsole(
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
   addMeterRoutes(app, { ...ports, stream });
+  addCorrectionRoutes(app, { ...ports, stream });
+  addFindRoutes(app, { ...ports, stream });
+  addSweepRoutes(app, ports);
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);
@@ -87,7 +96,8 @@ export async function buildConsole(
   addHealthRoutes(app, { readiness: () => readReadiness({ ...ports, stream }), metrics: ports.metrics });
   await app.ready();
   const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
-  return { app, outbox };
+  const sweeper = createSweeper({ hour: config.CONSOLE_SWEEP_HOUR }, { ...ports, stream });
+  return { app, outbox, sweeper };
 }
 
 /** For probes and Prometheus inside the deployment: the gateway forwards none of these paths. */

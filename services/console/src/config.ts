@@ -8,6 +8,8 @@ export const ConsoleConfigSchema = z.object({
   CONSOLE_OUTBOX_POLL_MS: z.coerce.number().int().min(10).max(60_000).default(250),
   /** Seconds between two loads of the page in a browser that did not pause them. */
   CONSOLE_PAGE_REFRESH_SECONDS: z.coerce.number().int().min(1).max(3_600).default(5),
+  /** Hour of the day, UTC, of the nightly sweep for usage events that counted twice beyond the dedupe horizon. */
+  CONSOLE_SWEEP_HOUR: z.coerce.number().int().min(0).max(23).default(3),
 });
 
 /** The console's configuration: its own variables, and what the composer knows about the stream. */

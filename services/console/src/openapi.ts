@@ -2,6 +2,8 @@
 import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
+import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
+import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, MetersBodySchema } from "./meters-routes.ts";
 import { CustomersParameters, UsageParameters } from "./usage-request.ts";
 
@@ -83,6 +85,68 @@ const METER_REFUSALS = {
   "415": problem("send application/json"),
 };
 
+const CORRECTION = { customer: "acme", reason: "sent by a test of theirs", actor: "kim" };
+const VOID: { readonly summary: string; readonly schema: z.ZodType; readonly example: Json } = {
+  summary: "Takes a counted usage event back.",
+  schema: VoidBodySchema.omit({ source: true, id: true }),
+  example: CORRECTION,
+};
+const REPLACE: typeof VOID = {
+  summary: "Takes a counted usage event back and counts another in its place.",
+  schema: ReplaceBodySchema.omit({ source: true, id: true }),
+  example: { ...CORRECTION, event: { type: "llm.request", data: { inputTokens: 370 } } },
+};
+/** The same for a source or id that no path can carry. */
+const inBody = (verb: typeof VOID, schema: z.ZodType) => ({
+  summary: `${verb.summary} Source and id are in the body.`,
+  schema,
+  example: { ...verb.example, source: "..", id: "evt-1" },
+});
+const IDENTITY_PATH: readonly Json[] = [
+  { name: "source", in: "path", required: true, schema: { type: "string" }, example: "api" },
+  { name: "id", in: "path", required: true, schema: { type: "string" }, example: "evt-1" },
+];
+/** A correction of one usage event, by the parts of its identity in path and body. */
+const correction = (input: {
+  id: string;
+  summary: string;
+  schema: z.ZodType;
+  example: Json;
+  isByPath: boolean;
+}): Json =>
+  operation({
+    id: input.id,
+    summary: input.summary,
+    more: {
+      ...(input.isByPath ? { parameters: IDENTITY_PATH } : {}),
+      requestBody: {
+        required: true,
+        content: { "application/json": { schema: schemaOf(input.schema), example: input.example } },
+      },
+    },
+    responses: {
+      "200": json("the same was asked before: that correction, and its state"),
+      "202": json("the correction, pending until the log's fold has reached it"),
+      "400": problem("a field is wrong; problems names each by JSON pointer"),
+      "404": problem("the log holds no such usage event, or never counted it"),
+      "409": problem("it was corrected in another way"),
+      "413": METER_REFUSALS["413"],
+      "415": METER_REFUSALS["415"],
+    },
+  });
+
+const found = (id: string, parameters: readonly Json[]): Json =>
+  operation({
+    id,
+    summary: "Every record of one usage event: where it is, what became of it, which meters and ledger rows it is in.",
+    more: { parameters },
+    responses: {
+      "200": json("records, corrections and ledger rows; asOf: what the log received before it is in them"),
+      "400": problem("a parameter is wrong; problems names each"),
+      "404": problem("no record of it; detail says up to when that is certain"),
+    },
+  });
+
 const PATHS: Paths = {
   "/v1/usage": {
     get: operation({
@@ -119,6 +183,15 @@ const PATHS: Paths = {
       },
     }),
   },
+  "/v1/usage/events/{source}/{id}": {
+    get: found("findEvent", [
+      ...IDENTITY_PATH,
+      ...parametersOf(FindParameters.pick({ customer: true }), { customer: "acme" }),
+    ]),
+  },
+  "/v1/usage/events": {
+    get: found("findEventByQuery", parametersOf(FindParameters, { customer: "acme", source: "..", id: "evt-1" })),
+  },
   "/admin/v1/status": {
     get: operation({
       id: "getStatus",
@@ -150,6 +223,37 @@ const PATHS: Paths = {
       },
     }),
   },
+  "/admin/v1/events/{source}/{id}/void": { post: correction({ ...VOID, id: "voidEvent", isByPath: true }) },
+  "/admin/v1/events/{source}/{id}/replace": { post: correction({ ...REPLACE, id: "replaceEvent", isByPath: true }) },
+  "/admin/v1/events/void": {
+    post: correction({ ...inBody(VOID, VoidBodySchema), id: "voidEventInBody", isByPath: false }),
+  },
+  "/admin/v1/events/replace": {
+    post: correction({ ...inBody(REPLACE, ReplaceBodySchema), id: "replaceEventInBody", isByPath: false }),
+  },
+  "/admin/v1/corrections": {
+    get: operation({
+      id: "getCorrections",
+      summary: "What was corrected, by whom and why, newest first.",
+      more: { parameters: parametersOf(CorrectionsParameters, { customer: "acme", limit: 100 }) },
+      responses: {
+        "200": json("corrections with their state: pending, applied or refused"),
+        "400": problem("a parameter is wrong; problems names each"),
+      },
+    }),
+  },
+  "/admin/v1/sweeps": {
+    get: operation({
+      id: "getSweeps",
+      summary: "What the last sweeps for usage events that counted twice found, newest first.",
+      responses: { "200": json("sweeps") },
+    }),
+    post: operation({
+      id: "requestSweep",
+      summary: "Asks for such a sweep now.",
+      responses: { "202": json("the sweep, waiting") },
+    }),
+  },
   "/": {
     get: {
       operationId: "getPage",
@@ -166,12 +270,17 @@ const PATHS: Paths = {
 /** The document itself, and what only probes inside the deployment ask: the gateway forwards none of it. */
 const NOT_FOR_CALLERS: ReadonlySet<string> = new Set(["/openapi.json", ...HEALTH_PATHS]);
 
+/** The router's `:name` as OpenAPI's `{name}`. */
+function templateOf(url: string): string {
+  return url.replace(/:(\w+)/g, "{$1}");
+}
+
 /** Adds `GET /openapi.json`. Call it before any other route: from then on a route that is not described ends the start. */
 export function addOpenApi(app: FastifyInstance): void {
   app.addHook("onRoute", ({ method, url }) => {
     for (const name of [method].flat()) {
       // A GET brings its HEAD with it.
-      const known = PATHS[url]?.[name === "HEAD" ? "get" : name.toLowerCase()];
+      const known = PATHS[templateOf(url)]?.[name === "HEAD" ? "get" : name.toLowerCase()];
       if (known === undefined && !NOT_FOR_CALLERS.has(url))
         throw new Error(`${name} ${url} is not described in openapi.ts`);
     }

@@ -17,7 +17,7 @@ import {
   windowStartOf,
 } from "@tallyhouse/domain";
 import { migratePostgres, openPglite } from "@tallyhouse/postgres";
-import { type Component, createLogger, createMetrics } from "@tallyhouse/runtime";
+import { type Component, createLogger, createMetrics, type Registry } from "@tallyhouse/runtime";
 import { usageEvent } from "@tallyhouse/testkit";
 import type { FastifyInstance } from "fastify";
 import { buildConsole, ConsoleConfigSchema } from "./app.ts";
@@ -63,6 +63,8 @@ export interface TestClock {
 export interface TestConsole {
   readonly app: FastifyInstance;
   readonly outbox: Component;
+  readonly sweeper: Component;
+  readonly metrics: Registry;
   readonly analytics: AnalyticsStore;
   readonly control: ControlStore;
   readonly log: MemoryLog;
@@ -86,7 +88,8 @@ export async function openTestConsole(now: number): Promise<TestConsole> {
     [LIVE_TOKEN, "live"],
     [TEST_TOKEN, "test"],
   ]);
-  const { app, outbox } = await buildConsole(
+  const metrics = createMetrics();
+  const { app, outbox, sweeper } = await buildConsole(
     { ...ConsoleConfigSchema.parse({ CONSOLE_OUTBOX_POLL_MS: 10 }), stream: STREAM, controlKey: CONTROL_KEY },
     {
       analytics: clickhouse.store,
@@ -100,7 +103,7 @@ export async function openTestConsole(now: number): Promise<TestConsole> {
       },
       clock,
       logger: createLogger({ level: "silent", name: "console" }),
-      metrics: createMetrics(),
+      metrics,
     },
   );
   const headersOf = (mode: Mode): Record<string, string> => ({
@@ -109,6 +112,8 @@ export async function openTestConsole(now: number): Promise<TestConsole> {
   return {
     app,
     outbox,
+    sweeper,
+    metrics,
     analytics: clickhouse.store,
     control: postgres.store,
     log,
@@ -204,7 +209,19 @@ export async function store(
   await insert(analytics, "rollup", rows);
 }
 
-function rawRowOf({ partition, offset, event }: Counted): Record<string, AnalyticsValue> {
+/** Stores one raw row; what is not given is that of a record without a usage event. */
+export async function rawRow(
+  analytics: AnalyticsStore,
+  given: { readonly partition: number; readonly offset: number } & Readonly<Record<string, AnalyticsValue>>,
+): Promise<void> {
+  const { partition, offset, ...rest } = given;
+  const none = { mode: "none", customer: "", source: "", id: "", type: "", occurredAt: 0, receivedAt: 0, decidedAt: 0 };
+  const place = { stream: STREAM.streamId, logPartition: partition, logOffset: offset };
+  await insert(analytics, "raw_events", [{ ...place, ...none, payloadHash: 0, ...rest }]);
+}
+
+/** The raw row of a counted usage event. */
+export function rawRowOf({ partition, offset, event }: Counted): Record<string, AnalyticsValue> {
   return {
     stream: STREAM.streamId,
     logPartition: partition,

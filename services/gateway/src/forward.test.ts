@@ -159,6 +159,18 @@ describe("forwarding", () => {
     "/v1/usage/..",
     "/v1/usage/%2e%2e/%2e%2e/",
     "/v1/usage/..%2f..%2f",
+    "/v1/usage/events/%2e%2e/%2e%2e/",
+    "/v1/usage/events/a%2fb",
+    "/v1/usage/events/a/%2E%2e",
+    "/v1/usage/events/./a",
+    "/v1/usage/events/a/..%2f..%2fb",
+    "/v1/usage/events/a/b%2F..",
+    "/v1/usage/events/a/..b",
+    "/v1/usage/events//a",
+    "/v1/usage/events/a/b/void%2f",
+    "/admin/v1/events/a/../void",
+    "/admin/v1/events/a/b/%2e%2e",
+    "/admin/v1/events%2Fa/b/void",
     "/v1/usage/%2E%2E%5C",
     "/v1/usage/\\..\\..\\",
     "/admin//x",
@@ -181,9 +193,24 @@ describe("forwarding", () => {
     expect(seen).toEqual([]);
   });
 
+  test.each(["a/b", "a%2f..%2f", "a..b", "%2F", "./b", "ü ☃💶", "a\\b;c?d#e", "☃".repeat(256), "💶".repeat(128)])(
+    "source and id %j reach the console as they were encoded",
+    async (name) => {
+      const { url, seen } = await startConsole();
+      const app = await startWith({ CONSOLE_URL: url });
+      const port = await listen(app);
+      const text = encodeURIComponent(name);
+      const paths = [`/v1/usage/events/${text}/${text}?customer=${text}`, `/admin/v1/events/${text}/${text}/void`];
+      expect((await fetch(`http://127.0.0.1:${port}${paths[0]}`)).status).toBe(200);
+      expect((await fetch(`http://127.0.0.1:${port}${paths[1]}`, { method: "POST", body: "{}" })).status).toBe(200);
+      expect(seen.map((asked) => asked.url)).toEqual(paths);
+    },
+  );
+
   test("a path that cannot be decoded is a bad request", async () => {
     const app = await startWith({});
-    expect(problemOf(await app.inject({ url: "/admin/%zz" }))).toBe("400 REQUEST_INVALID");
+    for (const url of ["/admin/%zz", "/v1/usage/events/a/%ff", "/v1/usage/events/%e2%98/b"])
+      expect(problemOf(await app.inject({ url }))).toBe("400 REQUEST_INVALID");
   });
 });
 

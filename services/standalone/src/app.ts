@@ -179,6 +179,7 @@ async function buildServices(input: {
     aggregator,
     reporter,
     console.outbox,
+    console.sweeper,
     heldOpen("console", console.app),
     heldOpen("gateway", gateway),
   ];

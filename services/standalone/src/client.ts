@@ -1,5 +1,6 @@
 /** The command line as a client of a running Tallyhouse. */
 import { readOperatorKey } from "./data-folder.ts";
+import { parseJson } from "@tallyhouse/domain";
 import type { Environment } from "@tallyhouse/runtime";
 
 /** An answer that is no success, told as the API told it. */
@@ -9,6 +10,11 @@ export class ApiError extends Error {
 
 const TIMEOUT_MS = 30_000;
 
+/** `TALLYHOUSE_TOKEN`, or the operator's token of the data folder; null when there is neither. */
+export function tokenOf(env: Environment): string | null {
+  return env["TALLYHOUSE_TOKEN"] ?? readOperatorKey(env["TALLYHOUSE_DATA"] ?? ".tallyhouse");
+}
+
 /** Sends JSON to the gateway of `TALLYHOUSE_URL` (default: the local standalone) with `TALLYHOUSE_TOKEN` (default: operator-key). */
 export async function callApi<Answer>(
   env: Environment,
@@ -16,7 +22,7 @@ export async function callApi<Answer>(
 ): Promise<Answer> {
   const base = env["TALLYHOUSE_URL"] ?? `http://127.0.0.1:${env["TALLYHOUSE_PORT"] ?? "8080"}`;
   const folder = env["TALLYHOUSE_DATA"] ?? ".tallyhouse";
-  const token = env["TALLYHOUSE_TOKEN"] ?? readOperatorKey(folder);
+  const token = tokenOf(env);
   if (token === null) {
     throw new ApiError(
       `no token: set TALLYHOUSE_TOKEN, or start Tallyhouse once so that ${folder}/operator-key exists`,
@@ -37,7 +43,7 @@ export async function callApi<Answer>(
   }
   const text = await answer.text();
   if (!answer.ok) throw new ApiError(problemText(answer.status, text));
-  return JSON.parse(text) as Answer;
+  return parseJson(text) as Answer;
 }
 
 /** One readable text of a problem document, its list of problems included. */
@@ -50,7 +56,7 @@ function problemText(status: number, text: string): string {
       problems?: { line?: number; field?: string; rule?: string }[];
     };
     const lines = (problem.problems ?? []).map(
-      (each) => `  line ${each.line ?? "?"}: ${each.field ?? ""}: ${each.rule ?? ""}`,
+      ({ line, field, rule }) => `  ${line === undefined ? "" : `line ${line}: `}${field ?? ""}: ${rule ?? ""}`,
     );
     return [`${problem.code ?? status}: ${problem.detail ?? problem.title ?? ""}`, ...lines].join("\n");
   } catch {

@@ -7,6 +7,7 @@ import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
+import { EVENTS_USAGE, EventsUsageError, runEvents } from "./events-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
 const USAGE = `tallyhouse: usage in, exact bills out
@@ -22,8 +23,9 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters check FILE        check a meters file, offline
   tallyhouse meters diff FILE         what apply would change
   tallyhouse meters apply FILE        make new meter versions active
+${EVENTS_USAGE}
 
-diff and apply talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+diff, apply and events talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
 
@@ -38,6 +40,7 @@ export async function runCommandLine(): Promise<void> {
   } catch (error) {
     if (
       error instanceof UsageError ||
+      error instanceof EventsUsageError ||
       (error instanceof TypeError && String((error as NodeJS.ErrnoException).code).startsWith("ERR_PARSE_ARGS"))
     ) {
       process.stderr.write(`${error.message}\n\n${USAGE}`);
@@ -67,6 +70,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return say(await addToken(process.env));
     case "meters":
       return meters(rest);
+    case "events":
+      return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case undefined:
     case "help":
     case "--help":

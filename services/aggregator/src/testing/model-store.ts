@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
-import type { MeterVersion } from "@tallyhouse/domain";
 import { type RawTail, type ResultStore, scaledOf, type StoredIdentity, type StoredRollup } from "../result-store.ts";
+import { controlOf, type StoredControl } from "../stored-control.ts";
 import { type ProgressRow, RESULT_COLUMNS, type ResultTable, type Row } from "../tables.ts";
 
 interface LogPlace {
@@ -52,6 +52,16 @@ interface NamedRows {
     readonly lastAt: number;
     readonly lastOffset: number;
   };
+  readonly rollup_uniq: {
+    readonly mode: "live" | "test";
+    readonly customer: string;
+    readonly meter: string;
+    readonly meterVersion: number;
+    readonly windowStart: number;
+    readonly dims: readonly string[];
+    readonly valueHash: bigint;
+    readonly bookedStart: number;
+  };
   readonly control_records: LogPlace & {
     readonly logOffset: number;
     readonly bookedAt: number;
@@ -79,6 +89,7 @@ const KEYS = {
     "bookedStart",
     "ver",
   ],
+  rollup_uniq: RESULT_COLUMNS.rollup_uniq,
   control_records: ["stream", "logPartition", "logOffset"],
 } as const;
 
@@ -92,6 +103,7 @@ export class ModelStore implements ResultStore {
     raw_events: new Map(),
     identities: new Map(),
     rollup: new Map(),
+    rollup_uniq: new Map(),
     control_records: new Map(),
   };
 
@@ -131,11 +143,11 @@ export class ModelStore implements ResultStore {
     }
   }
 
-  async readActivations(query: { partition: number; belowOffset: number }): Promise<readonly MeterVersion[]> {
+  async readControls(query: { partition: number; belowOffset: number }): Promise<readonly StoredControl[]> {
     return this.rows("control_records")
       .filter((row) => row.logPartition === query.partition && row.logOffset < query.belowOffset)
       .sort((a, b) => a.logOffset - b.logOffset)
-      .map((row) => JSON.parse(row.body) as MeterVersion);
+      .map((row) => controlOf({ ...row, offsetText: String(row.logOffset), bookedAtText: String(row.bookedAt) }));
   }
 
   async readRollups(query: { partition: number; bookedFrom: number }): Promise<readonly StoredRollup[]> {
@@ -146,6 +158,7 @@ export class ModelStore implements ResultStore {
         ver: row.ver,
         values: {
           counted: row.counted,
+          voided: row.voided,
           sumQty: scaledOf(row.sumQty),
           minQty: scaledOf(row.minQty),
           maxQty: scaledOf(row.maxQty),

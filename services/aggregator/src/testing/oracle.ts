@@ -1,7 +1,7 @@
 import type { MemoryLog } from "@tallyhouse/testkit";
 import { expect } from "vitest";
 import type { ModelStore, NamedRow } from "./model-store.ts";
-import { referenceFold, spelled } from "./reference.ts";
+import { referenceFold, type ReferenceRollup, spelled } from "./reference.ts";
 import { STREAM } from "./scenario.ts";
 
 /**
@@ -9,6 +9,7 @@ import { STREAM } from "./scenario.ts";
  * ever written states its prefix, and the newest rows are the fold of the whole log.
  */
 export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
+  const uniques = new Set<string>();
   for (let partition = 0; partition < STREAM.partitionCount; partition += 1) {
     const entries = log.entries(partition);
     const whole = referenceFold(partition, entries);
@@ -27,14 +28,21 @@ export function expectStoreEqualsLog(store: ModelStore, log: MemoryLog): void {
     });
 
     for (const row of store.rows("rollup").filter(({ logPartition }) => logPartition === partition)) {
-      const prefix = referenceFold(partition, entries.slice(0, row.ver));
-      expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix.rollups, keyOf(row)));
+      const prefix = whole.rollupsAt[row.ver] ?? new Map<string, ReferenceRollup>();
+      expect(valuesOf(row), `${keyOf(row)} at version ${row.ver}`).toEqual(spelledAt(prefix, keyOf(row)));
     }
     const newest = store.newestRollups().filter(({ logPartition }) => logPartition === partition);
     const stored = Object.fromEntries(newest.map((row) => [keyOf(row), valuesOf(row)]));
     const wanted = Object.fromEntries([...whole.rollups].map(([key, rollup]) => [key, spelled(rollup)]));
     expect(stored, `rollups of partition ${partition}`).toEqual(wanted);
+
+    const controls = store.rows("control_records").filter((row) => row.logPartition === partition);
+    const kinds = Object.fromEntries(controls.map((row) => [row.logOffset, `${row.kind} ${row.target}`.trim()]));
+    expect(kinds, `control records of partition ${partition}`).toEqual(Object.fromEntries(whole.controls));
+    for (const hash of whole.uniques) uniques.add(hash);
   }
+  const hashes = store.rows("rollup_uniq").map((row) => `${keyOf(row)}|${row.valueHash}`);
+  expect(hashes.toSorted(), "hashes of unique_count").toEqual([...uniques].toSorted());
   expectRedirectsArrived(store);
 }
 
@@ -56,7 +64,7 @@ function spelledAt(
   return rollup === undefined ? null : spelled(rollup);
 }
 
-function keyOf(row: NamedRow<"rollup">): string {
+function keyOf(row: NamedRow<"rollup" | "rollup_uniq">): string {
   const { mode, customer, meter, meterVersion, windowStart, dims, bookedStart } = row;
   return [mode, customer, meter, meterVersion, windowStart, JSON.stringify(dims), bookedStart].join("|");
 }
