@@ -12,6 +12,7 @@ import { pause } from "@tallyhouse/runtime";
 import { startWorld, type World } from "../integration/world.ts";
 import { ChaosLoad } from "./load.ts";
 import { AGGREGATORS, Faults } from "./faults.ts";
+import { ChaosCorrections } from "./corrections.ts";
 import { openGroupOffsets } from "./group-offsets.ts";
 import { InsertProxy } from "./insert-proxy.ts";
 import { chaosOptions } from "./options.ts";
@@ -125,16 +126,23 @@ async function torment(input: {
     ratePerSecond: options.ratePerSecond,
     backlog: () => watch.backlog(),
   });
+  const corrections = new ChaosCorrections({
+    urls: world.gatewayUrls,
+    token: world.token,
+    source,
+    seed: worldSeed,
+    pick: (random) => load.pickAcknowledged(random),
+  });
   const offsets = await openGroupOffsets(world);
   const faults = new Faults({ world, servers, proxies, watch, offsets });
   const loading = new AbortController();
-  const running = load.run(loading.signal);
+  const running = Promise.all([load.run(loading.signal), corrections.run(loading.signal)]);
   try {
     await carryOut(planned, { faults, load });
     await untilRecovered(watch);
     loading.abort();
     await running;
-    const proof = await prove(world, load, source);
+    const proof = await prove({ world, load, corrections, source });
     tally.addWorld({ faults, watch, load, proof, processes: world.processes });
     for (const line of proof.differences) say(`DIFFERENCE ${line}`);
     say(`world proven: ${JSON.stringify({ ...proof, differences: proof.differences.length })}`);

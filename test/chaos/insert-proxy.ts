@@ -47,6 +47,8 @@ export class InsertProxy {
   readonly #agent = new Agent({ keepAlive: true });
   readonly #traps = new Set<{ trap: Trap; taken: () => void }>();
   #refusesUntil = 0;
+  /** Statements that ClickHouse answered with an error. */
+  failures = 0;
 
   private constructor(port: number, target: URL) {
     this.port = port;
@@ -179,6 +181,7 @@ export class InsertProxy {
     const answered = answerOf(upstream);
     upstream.end(asked.body);
     const { status, headers, body } = await answered;
+    if (status >= 400) this.failures += 1;
     response.writeHead(status, headers).end(body);
   }
 }

@@ -126,6 +126,12 @@ export class ChaosLoad {
     this.#limit = limit;
   }
 
+  /** A usage event that was answered, chosen at random. */
+  pickAcknowledged(random: () => number): number | null {
+    const number = Math.floor(random() * this.#made);
+    return this.#state[number] === ACKNOWLEDGED ? number : null;
+  }
+
   /** Numbers of the usage events that are not acknowledged. */
   unacknowledged(): number[] {
     const numbers: number[] = [];

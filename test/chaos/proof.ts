@@ -3,6 +3,7 @@ import { type AnalyticsStore, formatInstant, formatQuantity, HOUR_MS, parseQuant
 import type { World } from "../integration/world.ts";
 import { untilFolded, untilReported } from "../support/pipeline-status.ts";
 import { emulatorTotals, readTruth } from "../support/recount.ts";
+import type { ChaosCorrections } from "./corrections.ts";
 import type { ChaosLoad } from "./load.ts";
 import type { TotalLine, UsageSource } from "./usage-source.ts";
 
@@ -18,6 +19,8 @@ const AUDIT_BUCKETS = 16;
 /** What was compared and what differed. */
 export interface Proof {
   readonly accepted: number;
+  /** Usage events voided or replaced. */
+  readonly corrections: number;
   readonly totals: number;
   readonly meterEvents: number;
   /** Raw rows by status. */
@@ -27,25 +30,40 @@ export interface Proof {
 }
 
 /** Settles, waits for the whole pipeline and compares every end of it with the oracle. */
-export async function prove(world: World, load: ChaosLoad, source: UsageSource): Promise<Proof> {
+export async function prove(input: {
+  world: World;
+  load: ChaosLoad;
+  corrections: ChaosCorrections;
+  source: UsageSource;
+}): Promise<Proof> {
+  const { world, load, corrections, source } = input;
   await world.untilReady();
   await load.settle(SETTLE_MAX_MS);
   const target = { url: world.gatewayUrls[0], token: world.token };
   await untilFolded(target, SETTLE_MAX_MS);
+  await corrections.settle(SETTLE_MAX_MS);
+  await untilFolded(target, SETTLE_MAX_MS);
   await untilReported(target);
   const { analytics } = world.ports;
-  const oracle = source.totals(0, load.made);
+  const oracle = source.totals(load.made, corrections.asked);
   const truth = await readTruth(world.emulatorUrl);
   const fates = await readFates(analytics);
   const differences = [
-    ...load.refusals.slice(0, SHOWN_MAX).map((text) => `refused: ${text}`),
+    ...[...load.refusals, ...corrections.refusals].slice(0, SHOWN_MAX).map((text) => `refused: ${text}`),
     ...(await identityDifferences(analytics, load.made)),
     ...unexpectedFates(fates),
     ...differenceOf("stored totals", await storedTotals(analytics), oracle),
-    ...differenceOf("totals of the emulator", emulatorTotals(truth), hourlyOf(oracle)),
+    ...differenceOf("totals of the emulator", withoutZeros(emulatorTotals(truth)), hourlyOf(oracle)),
     ...(await auditDifferences(analytics, await logEnds(world))),
   ];
-  return { accepted: load.made, totals: oracle.length, meterEvents: truth.events.length, fates, differences };
+  return {
+    accepted: load.made,
+    corrections: corrections.asked.size,
+    totals: oracle.length,
+    meterEvents: truth.events.length,
+    fates,
+    differences,
+  };
 }
 
 /** Lines on one side only; each total is one line, so a wrong one shows twice. */
@@ -63,11 +81,29 @@ function shown(lines: readonly string[]): string[] {
     : [...lines.slice(0, SHOWN_MAX), `… and ${lines.length - SHOWN_MAX} more`];
 }
 
+/**
+ * What the rollups hold, and where something was voided that cannot be taken out of a rollup, what the raw rows do: as every
+ * reader of the product must (exactly-once.md 3).
+ */
 async function storedTotals(analytics: AnalyticsStore): Promise<TotalLine[]> {
+  const raw = `SELECT customer, toDateTime(toStartOfFifteenMinutes(occurredAt), 'UTC') AS windowStart,
+      max(JSONExtractInt(payload, 'tokens')) AS largest, min(JSONExtractInt(payload, 'tokens')) AS smallest,
+      max(JSONExtractInt(payload, 'at')) AS newest, uniqExact(JSONExtractString(payload, 'caller')) AS callers
+    FROM counted_events GROUP BY customer, windowStart`;
+  const unique = `SELECT customer, windowStart, uniqExact(valueHash) AS callers FROM rollup_uniq
+    WHERE meter = 'callers' GROUP BY customer, windowStart`;
   const rows = await analytics.select<{ line: string }>(
-    `SELECT concat(customer, ',', meter, ',', toString(toUnixTimestamp(windowStart)), ',', arrayStringConcat(dims, '|'), ',',
-       toString(multiIf(meter = 'largest', maxQty, meter = 'smallest', minQty, meter = 'newest', lastQty, sumQty))) AS line
-     FROM usage`,
+    `SELECT concat(u.customer, ',', u.meter, ',', toString(toUnixTimestamp(u.windowStart)), ',',
+       arrayStringConcat(u.dims, '|'), ',', toString(multiIf(
+         u.meter = 'largest', if(u.voided = 0, u.maxQty, toDecimal128(r.largest, 9)),
+         u.meter = 'smallest', if(u.voided = 0, u.minQty, toDecimal128(r.smallest, 9)),
+         u.meter = 'newest', if(u.voided = 0, u.lastQty, toDecimal128(r.newest, 9)),
+         u.meter = 'callers', toDecimal128(if(u.voided = 0, q.callers, r.callers), 9),
+         u.sumQty))) AS line
+     FROM usage AS u
+     LEFT JOIN (${raw}) AS r ON r.customer = u.customer AND r.windowStart = u.windowStart
+     LEFT JOIN (${unique}) AS q ON q.customer = u.customer AND q.windowStart = u.windowStart
+     WHERE u.counted > u.voided`,
   );
   return rows.map(({ line }) => line).sort();
 }
@@ -88,7 +124,7 @@ function hourlyOf(lines: readonly TotalLine[]): string[] {
 /** Ids end in their number; all of [0, made) must be counted, each once, and nothing else. */
 async function identityDifferences(analytics: AnalyticsStore, made: number): Promise<string[]> {
   const numbered = `SELECT toUInt64OrNull(splitByChar('-', id)[2]) AS number, count() AS copies
-    FROM raw_events FINAL WHERE status = 'counted' GROUP BY number`;
+    FROM raw_events FINAL WHERE status = 'counted' AND reason != 'replace' GROUP BY number`;
   const rows = await analytics.select<{ what: string }>(
     `SELECT concat('accepted, then lost: ', toString(n.number)) AS what
        FROM numbers({made:UInt64}) AS n LEFT ANTI JOIN (${numbered}) AS c ON c.number = n.number LIMIT ${SHOWN_MAX}
@@ -98,11 +134,16 @@ async function identityDifferences(analytics: AnalyticsStore, made: number): Pro
        FROM (${numbered}) WHERE number IS NULL OR number >= {made:UInt64} LIMIT ${SHOWN_MAX}
      UNION ALL SELECT concat(toString(status), ' row with the wrong payload: ', id) AS what
        FROM raw_events FINAL
-       WHERE (status IN ('counted', 'duplicate') AND JSONHas(payload, 'changed'))
-         OR (status = 'conflict' AND NOT JSONHas(payload, 'changed')) LIMIT ${SHOWN_MAX}`,
+       WHERE reason != 'replace' AND ((status IN ('counted', 'duplicate') AND JSONHas(payload, 'changed'))
+         OR (status = 'conflict' AND NOT JSONHas(payload, 'changed'))) LIMIT ${SHOWN_MAX}`,
     { made },
   );
   return rows.map(({ what }) => what);
+}
+
+/** A bucket whose only usage was voided. */
+function withoutZeros(lines: readonly string[]): string[] {
+  return lines.filter((line) => !line.endsWith(",0"));
 }
 
 async function readFates(analytics: AnalyticsStore): Promise<Record<string, number>> {

@@ -15,6 +15,8 @@ import type { SystemCall } from "./plan.ts";
 
 /** A sparse file: it takes what is written to it. */
 const DISK_SIZE = "8G";
+/** Left to the second step of {@link SmallDisk.fill}: an allocation that does not fit takes nothing. */
+const MARGIN_BYTES = 8 * 1_048_576;
 const run = promisify(execFile);
 
 /** Servers that run, and how they are hurt. */
@@ -72,14 +74,18 @@ class SmallDisk {
     return disk;
   }
 
-  /** Takes every free block. */
+  /** Takes every free block; safe to repeat while something frees some. */
   async fill(): Promise<void> {
     const { bavail, bsize } = statfsSync(this.folder);
-    await run("fallocate", ["-l", String(Math.max(1, bavail) * bsize), this.#ballast]).catch(() => undefined);
+    const bytes = bavail * bsize - MARGIN_BYTES;
+    if (bytes > 0) await run("fallocate", ["-l", String(bytes), this.#ballast]);
+    // The rest block by block, until there is none: dd ends with the error that is wanted.
+    await run("dd", ["if=/dev/zero", `of=${this.#ballast}.rest`, "bs=4096"]).catch(() => undefined);
   }
 
   free(): void {
     rmSync(this.#ballast, { force: true });
+    rmSync(`${this.#ballast}.rest`, { force: true });
   }
 
   async unmount(): Promise<void> {

@@ -38,6 +38,7 @@ interface TallyState {
   totals: number;
   meterEvents: number;
   accepted: number;
+  corrections: number;
 }
 
 export function newTally(options: ChaosOptions): Tally {
@@ -54,6 +55,7 @@ export function newTally(options: ChaosOptions): Tally {
     totals: 0,
     meterEvents: 0,
     accepted: 0,
+    corrections: 0,
   };
   const differences: string[] = [];
   return {
@@ -64,6 +66,7 @@ export function newTally(options: ChaosOptions): Tally {
       state.totals += proof.totals;
       state.meterEvents += proof.meterEvents;
       state.accepted += proof.accepted;
+      state.corrections += proof.corrections;
       for (const [name, count] of faults.hits) state.hits.set(name, (state.hits.get(name) ?? 0) + count);
       state.misses.push(...faults.misses);
       state.recoveries.push(...watch.recoveries);
@@ -104,6 +107,7 @@ export function printTally(tally: Tally, to: { plan: readonly PlannedFault[]; pr
     minutes: Number(((performance.now() - state.startedAt) / 60_000).toFixed(1)),
     ...state.load,
     accepted: state.accepted,
+    corrections: state.corrections,
     fates: state.fates,
     totalsCompared: state.totals,
     meterEvents: state.meterEvents,

@@ -5,6 +5,7 @@
 import { formatInstant, HOUR_MS, WINDOW_MS } from "@tallyhouse/domain";
 
 const CUSTOMERS = 12;
+const CALLERS = 40;
 const MODELS = ["small", "large"] as const;
 const FRESH_HOURS = 4;
 /** 1 % of the usage events, in this many hours of the last 30 days. */
@@ -26,6 +27,7 @@ export interface ChaosUsage {
   readonly model: string;
   readonly tokens: number;
   readonly costUnits: number;
+  readonly caller: string;
 }
 
 /** A row of the totals as ClickHouse and the oracle both write it: customer,meter,window,dims,quantity. */
@@ -41,8 +43,8 @@ export function correctedUsage(usage: ChaosUsage, kind: "void" | "replace"): Cha
   return kind === "void" ? null : { ...usage, tokens: usage.tokens + ADDED_TOKENS };
 }
 
-function dataOf({ tokens, costUnits, model, at }: ChaosUsage): object {
-  return { tokens, cost: `0.${String(costUnits).padStart(COST_DIGITS, "0")}`, model, at };
+function dataOf({ tokens, costUnits, model, at, caller }: ChaosUsage): object {
+  return { tokens, cost: `0.${String(costUnits).padStart(COST_DIGITS, "0")}`, model, at, caller };
 }
 
 /** Spreads (seed, number) over 32 bits; equal inputs, equal outputs. */
@@ -76,6 +78,7 @@ export class UsageSource {
       model: MODELS[share(seed, number, 2) < 0.7 ? 0 : 1],
       tokens: 1 + Math.floor(share(seed, number, 3) * TOKENS_MAX),
       costUnits: 1 + Math.floor(share(seed, number, 4) * COST_UNITS_MAX),
+      caller: `caller-${Math.floor(share(seed, number, 8) * CALLERS)}`,
     };
   }
 
@@ -107,52 +110,37 @@ export class UsageSource {
 
   /** What the totals must be when the usage events [0, end) are counted, once each, but for what was corrected. */
   totals(end: number, corrected: Corrected): TotalLine[] {
-    const sums = new Map<
-      string,
-      { count: number; tokens: number; cost: number; max: number; min: number; at: number }
-    >();
+    const totals = new Map<string, number>();
+    const callers = new Map<string, Set<string>>();
+    const merge = (key: string, value: number, join: (a: number, b: number) => number): void => {
+      const before = totals.get(key);
+      totals.set(key, before === undefined ? value : join(before, value));
+    };
     for (let number = 0; number < end; number += 1) {
       const correction = corrected.get(number);
       const usage = correction === undefined ? this.usage(number) : correctedUsage(this.usage(number), correction);
       if (usage === null) continue;
-      const { customer, at, model, tokens, costUnits } = usage;
-      const key = `${customer},${(Math.floor(at / WINDOW_MS) * WINDOW_MS) / 1_000},${model}`;
-      const sum = sums.get(key);
-      if (sum === undefined) {
-        sums.set(key, { count: 1, tokens, cost: costUnits, max: tokens, min: tokens, at });
-        continue;
-      }
-      sum.count += 1;
-      sum.tokens += tokens;
-      sum.cost += costUnits;
-      sum.max = Math.max(sum.max, tokens);
-      sum.min = Math.min(sum.min, tokens);
-      sum.at = Math.max(sum.at, at);
+      const { customer, at, model, tokens, costUnits, caller } = usage;
+      const windowStart = (Math.floor(at / WINDOW_MS) * WINDOW_MS) / 1_000;
+      // `requests` and `tokens` have the model as dimension; the others have none.
+      merge(`${customer},requests,${windowStart},${model}`, 1, add);
+      merge(`${customer},tokens,${windowStart},${model}`, tokens, add);
+      merge(`${customer},cost,${windowStart},`, costUnits, add);
+      merge(`${customer},largest,${windowStart},`, tokens, Math.max);
+      merge(`${customer},smallest,${windowStart},`, tokens, Math.min);
+      merge(`${customer},newest,${windowStart},`, at, Math.max);
+      const key = `${customer},callers,${windowStart},`;
+      const seen = callers.get(key);
+      if (seen === undefined) callers.set(key, new Set([caller]));
+      else seen.add(caller);
     }
-    return linesOf(sums);
+    for (const [key, seen] of callers) totals.set(key, seen.size);
+    return [...totals].map(([key, total]) => `${key},${textOf(key, total)}`).sort();
   }
 }
 
-type Sums = ReadonlyMap<string, { count: number; tokens: number; cost: number; max: number; min: number; at: number }>;
-
-/** `requests` and `tokens` have the model as dimension; the others add both models up. */
-function linesOf(sums: Sums): TotalLine[] {
-  const totals = new Map<string, number>();
-  const merge = (key: string, value: number, join: (a: number, b: number) => number): void => {
-    const before = totals.get(key);
-    totals.set(key, before === undefined ? value : join(before, value));
-  };
-  const add = (a: number, b: number): number => a + b;
-  for (const [key, sum] of sums) {
-    const [customer = "", windowStart = "", model = ""] = key.split(",");
-    merge(`${customer},requests,${windowStart},${model}`, sum.count, add);
-    merge(`${customer},tokens,${windowStart},${model}`, sum.tokens, add);
-    merge(`${customer},cost,${windowStart},`, sum.cost, add);
-    merge(`${customer},largest,${windowStart},`, sum.max, Math.max);
-    merge(`${customer},smallest,${windowStart},`, sum.min, Math.min);
-    merge(`${customer},newest,${windowStart},`, sum.at, Math.max);
-  }
-  return [...totals].map(([key, total]) => `${key},${textOf(key, total)}`).sort();
+function add(a: number, b: number): number {
+  return a + b;
 }
 
 /** As the engine writes a Decimal: no exponent, no trailing zeros. Costs are whole units of 0.000000001. */
