@@ -69,8 +69,11 @@ function correctionOf(row: Row): Correction {
 
 /** The fact that the log carries for a correction; the same for every reader, text by text. */
 function factOf({ before, after, place }: Pick<Correction, "before" | "after" | "place">): ControlFact {
-  const target = { offset: place.offset, event: before };
-  return after === null ? { kind: "void", ...target } : { kind: "replace", ...target, replacement: after.text };
+  const { stream, offset } = place;
+  const fact = { offset, event: before };
+  return after === null
+    ? { kind: "void", ...fact, stream }
+    : { kind: "replace", ...fact, replacement: after.text, stream };
 }
 
 /** The value of the control record, as the fold stores it in `control_records.body`. */
