@@ -7,7 +7,7 @@ import type { ChaosCorrections } from "./corrections.ts";
 import type { ChaosLoad } from "./load.ts";
 import type { TotalLine, UsageSource } from "./usage-source.ts";
 
-const SETTLE_MAX_MS = 300_000;
+const SETTLE_MAX_MS = 900_000;
 /** Lines of a difference that are kept. */
 const SHOWN_MAX = 20;
 /** The defaults of the aggregator, in seconds. */

@@ -24,18 +24,19 @@ export interface ChaosServers {
   readonly kafka: LocalKafka;
   readonly clickhouse: LocalClickHouse;
   readonly postgres: LocalPostgres;
-  readonly disk: SmallDisk;
+  /** ClickHouse's, where it is to be filled. */
+  readonly disk: SmallDisk | null;
   stop(): Promise<void>;
 }
 
-/** Starts them below `folder`. @throws {Error} without root: a small disk cannot be mounted then. */
-export async function startServers(folder: string): Promise<ChaosServers> {
+/** Starts them below `folder`. @throws {Error} when a small disk is wanted and cannot be mounted: that takes root. */
+export async function startServers(folder: string, wants: { smallDisk: boolean }): Promise<ChaosServers> {
   // PostgreSQL runs as another user when we are root, and must come through here to its own folder.
   chmodSync(folder, 0o711);
-  const disk = await SmallDisk.mount(join(folder, "disk"));
+  const disk = wants.smallDisk ? await SmallDisk.mount(join(folder, "disk")) : null;
   const [kafka, clickhouse, postgres] = await Promise.all([
     startKafka({ folder: join(folder, "kafka") }),
-    startClickHouse({ folder: join(disk.folder, "clickhouse") }),
+    startClickHouse({ folder: join(disk?.folder ?? folder, "clickhouse") }),
     startPostgres({ folder: join(folder, "postgres") }),
   ]);
   return {
@@ -45,7 +46,7 @@ export async function startServers(folder: string): Promise<ChaosServers> {
     disk,
     async stop() {
       await Promise.all([kafka.stop(), clickhouse.stop(), postgres.stop()]);
-      await disk.unmount();
+      await disk?.unmount();
     },
   };
 }

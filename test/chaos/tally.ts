@@ -20,8 +20,10 @@ export interface Tally {
     proof: Proof;
     processes: Readonly<Record<ProcessName, SupervisedProcess>>;
   }): void;
-  /** Points of the plan without a hit. */
-  emptyPoints(plan: readonly PlannedFault[]): string[];
+  /** Called for each fault as it begins: a run may end before its plan does. */
+  begin(fault: PlannedFault): void;
+  /** Points of the faults that began, without a hit. */
+  emptyPoints(): string[];
   readonly state: TallyState;
 }
 
@@ -29,6 +31,7 @@ interface TallyState {
   readonly options: ChaosOptions;
   readonly startedAt: number;
   readonly hits: Map<string, number>;
+  readonly begun: string[];
   readonly misses: string[];
   readonly recoveries: Recovery[];
   readonly fates: Record<string, number>;
@@ -39,6 +42,7 @@ interface TallyState {
   meterEvents: number;
   accepted: number;
   corrections: number;
+  sigkills: number;
 }
 
 export function newTally(options: ChaosOptions): Tally {
@@ -46,6 +50,7 @@ export function newTally(options: ChaosOptions): Tally {
     options,
     startedAt: performance.now(),
     hits: new Map(),
+    begun: [],
     misses: [],
     recoveries: [],
     fates: {},
@@ -56,6 +61,7 @@ export function newTally(options: ChaosOptions): Tally {
     meterEvents: 0,
     accepted: 0,
     corrections: 0,
+    sigkills: 0,
   };
   const differences: string[] = [];
   return {
@@ -68,6 +74,7 @@ export function newTally(options: ChaosOptions): Tally {
       state.accepted += proof.accepted;
       state.corrections += proof.corrections;
       for (const [name, count] of faults.hits) state.hits.set(name, (state.hits.get(name) ?? 0) + count);
+      state.sigkills += faults.sigkills;
       state.misses.push(...faults.misses);
       state.recoveries.push(...watch.recoveries);
       differences.push(...proof.differences);
@@ -76,8 +83,8 @@ export function newTally(options: ChaosOptions): Tally {
       const ends = Object.entries(processes).map(([name, { unexpectedEnds }]) => [name, unexpectedEnds] as const);
       addCounts(state.ends, Object.fromEntries(ends));
     },
-    emptyPoints: (plan) =>
-      [...new Set(plan.map(({ point }) => nameOf(point)))].filter((name) => !state.hits.has(name)).sort(),
+    begin: ({ point }) => void state.begun.push(nameOf(point)),
+    emptyPoints: () => [...new Set(state.begun)].filter((name) => !state.hits.has(name)).sort(),
   };
 }
 
@@ -86,11 +93,10 @@ function addCounts(sum: Record<string, number>, more: Readonly<Record<string, nu
 }
 
 /** Tables for people, then one JSON object with every figure. */
-export function printTally(tally: Tally, to: { plan: readonly PlannedFault[]; print: (line: string) => void }): void {
+export function printTally(tally: Tally, print: (line: string) => void): void {
   const { state, differences } = tally;
-  const { plan, print } = to;
   const { options, hits, recoveries } = state;
-  const byPoint = [...new Set(plan.map(({ point }) => nameOf(point)))].sort();
+  const byPoint = [...new Set([...state.begun, ...hits.keys()])].sort();
   print("hits  recovery of a partition, seconds: p50   p95   max   kill point");
   for (const name of byPoint) {
     const { p50, p95, max } = quantilesOf(recoveries.filter((recovery) => recovery.name === name));
@@ -101,7 +107,8 @@ export function printTally(tally: Tally, to: { plan: readonly PlannedFault[]; pr
     chaos: "kills",
     seed: options.seed,
     fromKill: options.fromKill,
-    kills: [...hits.values()].reduce((sum, count) => sum + count, 0),
+    faults: state.begun.length,
+    sigkills: state.sigkills,
     brokerKills: hits.get("kill broker") ?? 0,
     worlds: state.worlds,
     minutes: Number(((performance.now() - state.startedAt) / 60_000).toFixed(1)),
@@ -116,7 +123,7 @@ export function printTally(tally: Tally, to: { plan: readonly PlannedFault[]; pr
     brokerRecoverySeconds: quantilesOf(recoveries.filter(isBroker)),
     otherEnds: state.ends,
     misses: state.misses,
-    emptyPoints: tally.emptyPoints(plan),
+    emptyPoints: tally.emptyPoints(),
     cores: cpus().length,
     hits: Object.fromEntries([...hits].sort(([a], [b]) => a.localeCompare(b))),
   };
