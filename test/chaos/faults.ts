@@ -1,6 +1,7 @@
 /** Carries out the faults of a plan on a running world. */
 import { randomUUID } from "node:crypto";
 import { type TopicOffsets } from "./group-offsets.ts";
+import type { LocalServer } from "@tallyhouse/infra/local/local-server.ts";
 import { pause } from "@tallyhouse/runtime";
 import { seededRandom } from "@tallyhouse/standalone/demo";
 import { until } from "@tallyhouse/testkit";
@@ -121,7 +122,7 @@ export class Faults {
       const server = victim === "broker" ? servers.kafka : servers[victim];
       server.kill();
       this.sigkills += 1;
-      await server.restart();
+      await restarted(server);
       return true;
     }
     await this.#killProcess(victim);
@@ -213,7 +214,7 @@ export class Faults {
       this.sigkills += 1;
     }
     if (isHit && isTwice) await this.#killInRecovery(call, random);
-    await clickhouse.restart();
+    await restarted(clickhouse);
     return isHit;
   }
 
@@ -384,6 +385,18 @@ export class Faults {
       disk.free();
     }
     return true;
+  }
+}
+
+/** On a busy machine a start may take longer than the server's own limit. */
+async function restarted(server: LocalServer): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await server.restart();
+      return;
+    } catch (error) {
+      if (attempt === READY_ATTEMPTS_MAX) throw error;
+    }
   }
 }
 

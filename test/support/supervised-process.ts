@@ -5,8 +5,11 @@ import { appendFileSync, closeSync, openSync } from "node:fs";
 import process from "node:process";
 import { pause } from "@tallyhouse/runtime";
 
-/** Between an end and the next start. */
+/** Between an end and the next start; doubles while it ends by itself again and again, as container platforms do. */
 const RESTART_PAUSE_MS = 200;
+const RESTART_PAUSE_MAX_MS = 3_200;
+/** Whoever lived that long has started well. */
+const STARTED_WELL_MS = 10_000;
 
 /** How to start the process. Ports stay the same over restarts. */
 export interface ProcessSettings {
@@ -32,6 +35,7 @@ export class SupervisedProcess {
   /** Ends that nobody here asked for. */
   unexpectedEnds = 0;
   #isKilled = false;
+  #pauseMs = RESTART_PAUSE_MS;
 
   constructor(settings: ProcessSettings) {
     this.settings = settings;
@@ -63,13 +67,16 @@ export class SupervisedProcess {
 
   async #superviseEnd(): Promise<void> {
     const ended = this.#child;
+    const startedAt = performance.now();
     const code = await this.#ended;
     if (!this.#isWanted) return;
     if (!this.#isKilled) this.unexpectedEnds += 1;
+    const hasStartedWell = this.#isKilled || performance.now() - startedAt > STARTED_WELL_MS;
+    this.#pauseMs = hasStartedWell ? RESTART_PAUSE_MS : Math.min(2 * this.#pauseMs, RESTART_PAUSE_MAX_MS);
     this.#isKilled = false;
     appendFileSync(this.settings.logPath, `--- ${this.settings.name} ended with ${code}; starting it again\n`);
     // time passes here: a supervisor's pause between two starts.
-    await pause(RESTART_PAUSE_MS);
+    await pause(this.#pauseMs);
     // Stopped and started again meanwhile: then another child runs already.
     if (this.#isWanted && this.#child === ended) this.#spawn();
   }
