@@ -17,8 +17,13 @@ export interface LocalServer {
   stop(): Promise<void>;
   /** SIGKILL at once. */
   kill(): void;
-  /** Starts again on the same data and port, after `kill` or `stop`; a running server is stopped first. */
-  restart(): Promise<void>;
+  /** Resolves when the process that runs now has ended, whoever ended it. */
+  ended(): Promise<void>;
+  /**
+   * Starts again on the same data and port, after `kill` or `stop`; a running server is stopped first. `wrapper` is a command
+   * that becomes the server's own process in the end, such as `strace -D`; its words go before the server's.
+   */
+  restart(wrapper?: readonly string[]): Promise<void>;
 }
 
 /** How a server is started and how one sees that it answers. */
@@ -60,11 +65,15 @@ export async function startServer(recipe: ServerRecipe): Promise<LocalServer> {
     kill: () => {
       child.kill("SIGKILL");
     },
-    restart: async () => {
+    ended: async () => {
+      if (!hasEnded(child)) await once(child, "exit");
+    },
+    restart: async (wrapper = []) => {
       // After kill() the old process may still be ending, and holds the port and the data's lock until then.
       if (child.killed && !hasEnded(child)) await once(child, "exit");
       await stop();
-      child = await startUntilAnswering(recipe);
+      const [command = "", ...args] = [...wrapper, recipe.command, ...recipe.args];
+      child = await startUntilAnswering({ ...recipe, command, args });
     },
   };
 }

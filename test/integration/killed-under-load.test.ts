@@ -163,7 +163,8 @@ async function untilNamed(world: World, named: { process: ProcessName; part: str
 function processVictim(world: World, name: ProcessName): Victim {
   const { [name]: victim } = world.processes;
   // Its supervisor starts it again.
-  return { name, kill: () => victim.kill(), comeBack: () => Promise.resolve() };
+  const kill = async (): Promise<void> => void (await victim.kill());
+  return { name, kill, comeBack: () => Promise.resolve() };
 }
 
 async function startServers(folder: string) {

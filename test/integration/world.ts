@@ -73,6 +73,8 @@ export async function startWorld(input: {
   servers: Servers;
   metersFile: string;
   settings?: NodeJS.ProcessEnv;
+  /** What one process gets instead of what all get. */
+  settingsOf?: (process: ProcessName, env: Readonly<NodeJS.ProcessEnv>) => NodeJS.ProcessEnv;
 }): Promise<World> {
   const { servers, name } = input;
   const unique = randomBytes(6).toString("hex");
@@ -111,7 +113,8 @@ export async function startWorld(input: {
     (await promisify(execFile)(process.execPath, [COMMAND, ...args], { env })).stdout;
   await Promise.all([command(["migrate"]), command(["topic"])]);
   await command(["token", "add"]);
-  const processes = startProcesses({ name, env, ports, urlOf, folder });
+  const envOf = (each: ProcessName) => ({ ...env, ...input.settingsOf?.(each, env) });
+  const processes = startProcesses({ name, envOf, ports, urlOf, folder });
   const opened = await openPorts(servers, { ...places, topic });
   const world: World = {
     processes,
@@ -163,7 +166,7 @@ async function untilReady({ settings }: SupervisedProcess): Promise<void> {
 
 function startProcesses(input: {
   name: string;
-  env: NodeJS.ProcessEnv;
+  envOf: (name: ProcessName) => NodeJS.ProcessEnv;
   ports: Readonly<Record<string, number>>;
   urlOf: (name: ProcessName) => string;
   folder: string;
@@ -179,7 +182,7 @@ function startProcesses(input: {
       name,
       program: join(ROOT, `services/${service}/src/main.ts`),
       args: name === "emulator" ? args : [],
-      env: { ...input.env, [`${service.toUpperCase()}_PORT`]: port },
+      env: { ...input.envOf(name), [`${service.toUpperCase()}_PORT`]: port },
       url: input.urlOf(name),
       logPath: join(logs, `${name}.log`),
     };

@@ -5,8 +5,11 @@ import { appendFileSync, closeSync, openSync } from "node:fs";
 import process from "node:process";
 import { pause } from "@tallyhouse/runtime";
 
-/** Between an end and the next start. */
+/** Between an end and the next start; doubles while it ends by itself again and again, as container platforms do. */
 const RESTART_PAUSE_MS = 200;
+const RESTART_PAUSE_MAX_MS = 3_200;
+/** Whoever lived that long has started well. */
+const STARTED_WELL_MS = 10_000;
 
 /** How to start the process. Ports stay the same over restarts. */
 export interface ProcessSettings {
@@ -27,9 +30,12 @@ export class SupervisedProcess {
   #child: ChildProcess | null = null;
   #ended: Promise<number | null> = Promise.resolve(null);
   #isWanted = false;
+  /** Added to the environment of every later start. */
+  addedEnv: NodeJS.ProcessEnv = {};
   /** Ends that nobody here asked for. */
   unexpectedEnds = 0;
   #isKilled = false;
+  #pauseMs = RESTART_PAUSE_MS;
 
   constructor(settings: ProcessSettings) {
     this.settings = settings;
@@ -43,7 +49,10 @@ export class SupervisedProcess {
   #spawn(): void {
     const { program, args = [], env, logPath } = this.settings;
     const log = openSync(logPath, "a");
-    const child = spawn(process.execPath, [program, ...args], { env, stdio: ["ignore", log, log] });
+    const child = spawn(process.execPath, [program, ...args], {
+      env: { ...env, ...this.addedEnv },
+      stdio: ["ignore", log, log],
+    });
     closeSync(log);
     // A test that dies must not leave processes behind.
     const killOnExit = (): void => void child.kill("SIGKILL");
@@ -57,14 +66,19 @@ export class SupervisedProcess {
   }
 
   async #superviseEnd(): Promise<void> {
+    const ended = this.#child;
+    const startedAt = performance.now();
     const code = await this.#ended;
     if (!this.#isWanted) return;
     if (!this.#isKilled) this.unexpectedEnds += 1;
+    const hasStartedWell = this.#isKilled || performance.now() - startedAt > STARTED_WELL_MS;
+    this.#pauseMs = hasStartedWell ? RESTART_PAUSE_MS : Math.min(2 * this.#pauseMs, RESTART_PAUSE_MAX_MS);
     this.#isKilled = false;
     appendFileSync(this.settings.logPath, `--- ${this.settings.name} ended with ${code}; starting it again\n`);
     // time passes here: a supervisor's pause between two starts.
-    await pause(RESTART_PAUSE_MS);
-    if (this.#isWanted) this.#spawn();
+    await pause(this.#pauseMs);
+    // Stopped and started again meanwhile: then another child runs already.
+    if (this.#isWanted && this.#child === ended) this.#spawn();
   }
 
   /** SIGTERM, and no restart. @returns the exit code; null when a signal ended it. */
@@ -74,11 +88,24 @@ export class SupervisedProcess {
     return this.#ended;
   }
 
-  /** SIGKILL at once; the supervision goes on. Resolves when the process is gone. */
-  async kill(): Promise<void> {
+  /** SIGSTOP: it lives, holds its connections and does nothing until {@link SupervisedProcess.resume}. */
+  suspend(): void {
+    this.#child?.kill("SIGSTOP");
+  }
+
+  /** SIGCONT. */
+  resume(): void {
+    this.#child?.kill("SIGCONT");
+  }
+
+  /** SIGKILL at once; the supervision goes on. Resolves when the process is gone; false when none ran to be killed. */
+  async kill(): Promise<boolean> {
+    const runs = this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null;
+    if (!runs) return false;
     this.#isKilled = true;
     this.#child?.kill("SIGKILL");
     await this.#ended;
+    return true;
   }
 
   /** SIGKILL and no restart: the end of a test. */
