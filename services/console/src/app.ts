@@ -28,6 +28,7 @@ import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
+export { AUDIT_CHECKS, type AuditCheck, type AuditReport, runAudit } from "./audit/run-audit.ts";
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
 
 /** A meters file of a thousand meters has some 300 kB. */

@@ -26,6 +26,7 @@ import { type StandaloneConfig, StandaloneConfigSchema } from "./config.ts";
 import { isBegun, markBegun, readOperatorKey, writeOperatorKey } from "./data-folder.ts";
 import { generateServiceToken, openPorts, type StandalonePorts } from "./ports.ts";
 
+export { type AuditCheck, type AuditReport, runAudit } from "./audit.ts";
 export { readOperatorKey } from "./data-folder.ts";
 
 /**

@@ -1,0 +1,153 @@
+/** A small, finished deployment on the real engine with everything in it that the auditor judges, and hands that alter its tables. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { AggregatorConfigSchema, buildAggregator } from "@tallyhouse/aggregator";
+import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
+import {
+  type AnalyticsStore,
+  type ControlFact,
+  type ControlKey,
+  DAY_MS,
+  encodeControl,
+  encodeUsageEvent,
+  type LogRecord,
+  type MeterVersion,
+  partitionOfEvent,
+  recordKeyOf,
+  type UsageEvent,
+} from "@tallyhouse/domain";
+import { createLogger, createMetrics } from "@tallyhouse/runtime";
+import { MemoryLog, meterVersion, until, usageEvent } from "@tallyhouse/testkit";
+import { type AuditCheck, type AuditReport, runAudit } from "@tallyhouse/standalone";
+
+export const PARTITIONS = 3;
+const MIGRATIONS = new URL("../../infra/clickhouse", import.meta.url).pathname;
+const KEY: ControlKey = { name: "test", secret: Buffer.from("signing key of this test") };
+const MINUTE_MS = 60_000;
+
+/** The stream of these tests, and what the auditor is told of it. */
+export const STREAM = { streamId: 1, partitionCount: PARTITIONS, bookingWindowSeconds: 900 };
+const AUDITED = { ...STREAM, horizonSeconds: 840 * 3_600, maxAgeSeconds: 816 * 3_600, maxAheadSeconds: 300 };
+
+/** Half an hour before a midnight of the past: the traffic crosses it. */
+export const STARTED_AT = Math.floor(Date.now() / DAY_MS) * DAY_MS - 2 * DAY_MS - 30 * MINUTE_MS;
+
+export interface World {
+  readonly analytics: AnalyticsStore;
+  readonly log: MemoryLog;
+  audit(checks?: readonly AuditCheck[]): Promise<AuditReport>;
+  /** Appends records as received at this instant; the partition is the record's own. */
+  append(receivedAt: number, records: readonly LogRecord[]): void;
+  /** Runs an aggregator until everything in the log is stored, and stops it. */
+  fold(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function openWorld(): Promise<World> {
+  const folder = await mkdtemp(join(tmpdir(), "tallyhouse-audit-"));
+  const opened = await openClickHouse({ path: join(folder, "clickhouse") });
+  const analytics = opened.store;
+  await migrateClickHouse(analytics, MIGRATIONS);
+  const clock = { at: STARTED_AT, now: () => clock.at };
+  const log = new MemoryLog({ partitionCount: PARTITIONS, clock, batchRecordsMax: 50 });
+  return {
+    analytics,
+    log,
+    audit: (checks) =>
+      runAudit({ analytics, log }, { stream: AUDITED, redirectWaitMs: 0, ...(checks === undefined ? {} : { checks }) }),
+    append(receivedAt, records) {
+      clock.at = Math.max(clock.at, receivedAt);
+      for (const record of records) log.appendAt(receivedAt, record);
+    },
+    fold: () => foldAll(analytics, log, clock),
+    async close() {
+      await opened.close();
+      await rm(folder, { recursive: true });
+    },
+  };
+}
+
+async function foldAll(analytics: AnalyticsStore, log: MemoryLog, clock: { now(): number }): Promise<void> {
+  const reader = log.reader();
+  const aggregator = buildAggregator(
+    {
+      ...AggregatorConfigSchema.parse({ FLUSH_INTERVAL_MS: 5 }),
+      stream: { ...STREAM, hashSeed: Buffer.from("0123456789abcdef") },
+      controlKeys: [KEY],
+    },
+    {
+      log: reader,
+      analytics,
+      clock,
+      random: () => 0.5,
+      logger: createLogger({ level: "silent", name: "test" }),
+      metrics: createMetrics(),
+    },
+  );
+  const stop = new AbortController();
+  const ended = aggregator.run(stop.signal);
+  const isStored = (): boolean => {
+    const { partitions, isReady } = aggregator.status();
+    return (
+      isReady && partitions.every(({ partition, storedOffset }) => storedOffset === reader.entries(partition).length)
+    );
+  };
+  await Promise.race([ended, until(isStored, { timeoutMs: 30_000, what: "everything is stored" })]);
+  stop.abort();
+  await ended;
+  await aggregator.close();
+  reader.close();
+}
+
+/** The record of a usage event where it belongs, or in a wrong partition. */
+export function recordOf(event: UsageEvent, partition = partitionOfEvent(event, PARTITIONS)): LogRecord {
+  return { partition, key: recordKeyOf(event), value: encodeUsageEvent(event, {}), headers: {} };
+}
+
+/** One control record, or one for every partition. */
+export function controlOf(fact: ControlFact, partition?: number): LogRecord[] {
+  const partitions = partition === undefined ? Array.from({ length: PARTITIONS }, (_, n) => n) : [partition];
+  return partitions.map((each) => encodeControl({ fact, partition: each, key: KEY }));
+}
+
+const dimensions = { model: "/model", where: "/at/region", first: "/tags/0", odd: "/a~1b.c'd~0" };
+
+/** Every aggregation, with dimensions, conditions of each kind and a pointer of each kind. */
+export const METERS: readonly MeterVersion[] = [
+  meterVersion({ meter: "tokens", rule: { dimensions } }),
+  meterVersion({ meter: "calls", rule: { aggregation: "count", value: undefined } }),
+  meterVersion({ meter: "smallest", rule: { aggregation: "min", dimensions: { model: "/model" } } }),
+  meterVersion({ meter: "largest", rule: { aggregation: "max" } }),
+  meterVersion({ meter: "newest", rule: { aggregation: "latest", value: "/gauge" } }),
+  meterVersion({ meter: "users", rule: { aggregation: "unique_count", value: "/user", dimensions: { model: "/model" } } }),
+  meterVersion({
+    meter: "good_tokens",
+    rule: {
+      where: [
+        { path: "/status", in: ["200", "206"] },
+        { path: "/error", exists: false },
+        { path: "/model", equals: "small" },
+      ],
+    },
+  }),
+];
+
+const MODELS = ["small", "large", "it's \\ \"odd\"", "é".repeat(200), "\ud800 half", 200, 0.000_000_1, true, null, { no: 1 }];
+const VALUES = [7, "12.000000001", -3, 0.123_456_789_9, 4_194_303.999_999_9, "1e3", 8_007_199_254_740_993, "0.5"];
+
+/** The n-th usage event: texts, numbers and nesting of many kinds. */
+export function nthEvent(n: number, occurredAt: number): UsageEvent {
+  const data = {
+    inputTokens: VALUES[n % VALUES.length],
+    model: MODELS[n % MODELS.length],
+    gauge: (n * 7) % 13,
+    user: `user-${n % 5}`,
+    status: n % 3 === 0 ? 206 : 500,
+    at: n % 4 === 0 ? null : { region: `eu.${n % 2}` },
+    tags: n % 2 === 0 ? [`tag-${n % 3}`, 5] : { 0: "a name" },
+    "a/b.c'd~": n % 6 === 0 ? 1e21 : `${n % 2}`,
+    ...(n % 7 === 0 ? { error: "timeout" } : {}),
+  };
+  return usageEvent({ id: `evt-${n}`, customer: `cus_${n % 4}`, occurredAt, data });
+}
