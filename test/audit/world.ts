@@ -19,7 +19,7 @@ import {
 } from "@tallyhouse/domain";
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { MemoryLog, meterVersion, until, usageEvent } from "@tallyhouse/testkit";
-import { type AuditCheck, type AuditReport, runAudit } from "@tallyhouse/standalone";
+import { type AuditCheck, type AuditReport, runAudit } from "@tallyhouse/console";
 
 export const PARTITIONS = 3;
 const MIGRATIONS = new URL("../../infra/clickhouse", import.meta.url).pathname;

@@ -17,6 +17,9 @@ import {
   type Registry,
 } from "@tallyhouse/runtime";
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
+import type { AuditedStream } from "./audit/audit-cut.ts";
+import { addAuditRoutes } from "./audit/audit-routes.ts";
+import { createAudits } from "./audit/audits.ts";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
@@ -28,7 +31,7 @@ import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
-export { AUDIT_CHECKS, type AuditCheck, type AuditReport, runAudit } from "./audit/run-audit.ts";
+export { AUDIT_CHECKS, type AuditCheck, type AuditReport, type CheckResult, runAudit } from "./audit/run-audit.ts";
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
 
 /** A meters file of a thousand meters has some 300 kB. */
@@ -36,6 +39,7 @@ const BODY_BYTES_MAX = 1_048_576;
 const REQUEST_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 const STORE_RETRY_SECONDS = 1;
+const SECONDS_PER_HOUR = 3_600;
 const INTERNAL: Problem = { status: 500, code: "INTERNAL", detail: "something went wrong on our side" };
 
 /** What the console works with. Every port is opened and closed by the composer. */
@@ -50,13 +54,13 @@ export interface ConsolePorts {
 }
 
 /**
- * Builds the HTTP application (usage API, admin API, the page) and the outbox. Opens nothing: the composer listens, on a loopback
- * address only, and runs the outbox.
+ * Builds the HTTP application (usage API, admin API, the page), the outbox and the audits. Opens nothing: the composer listens, on a
+ * loopback address only, and runs the others.
  */
 export async function buildConsole(
   config: ConsoleConfig,
   ports: ConsolePorts,
-): Promise<{ app: FastifyInstance; outbox: Component }> {
+): Promise<{ app: FastifyInstance; outbox: Component; audits: Component }> {
   const { stream, controlKey: key } = config;
   const app = Fastify({
     bodyLimit: BODY_BYTES_MAX,
@@ -73,6 +77,8 @@ export async function buildConsole(
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
   addMeterRoutes(app, { ...ports, stream });
+  const audits = createAudits({ stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR }, ports);
+  addAuditRoutes(app, { audits, authenticator: ports.authenticator });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);
@@ -88,7 +94,17 @@ export async function buildConsole(
   addHealthRoutes(app, { readiness: () => readReadiness({ ...ports, stream }), metrics: ports.metrics });
   await app.ready();
   const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
-  return { app, outbox };
+  return { app, outbox, audits };
+}
+
+/** What an audit is told of the stream: the same settings as the aggregator's, never what the aggregator stored. */
+export function auditedStreamOf(config: Omit<ConsoleConfig, "controlKey">): AuditedStream {
+  return {
+    ...config.stream,
+    horizonSeconds: config.DEDUPE_HORIZON_HOURS * SECONDS_PER_HOUR,
+    maxAgeSeconds: config.MAX_AGE_HOURS * SECONDS_PER_HOUR,
+    maxAheadSeconds: config.MAX_AHEAD_SECONDS,
+  };
 }
 
 /** For probes and Prometheus inside the deployment: the gateway forwards none of these paths. */

@@ -2,12 +2,24 @@ import type { ControlKey, StreamIdentity } from "@tallyhouse/domain";
 import { controlKeysOf, type Environment, parseConfig, SharedSettingsSchema, streamOf } from "@tallyhouse/runtime";
 import { z } from "zod";
 
+const hours = z.coerce.number().int().min(1);
+
 /** What the environment may set of the console. */
 export const ConsoleConfigSchema = z.object({
   /** How long the outbox rests after it found nothing to append. */
   CONSOLE_OUTBOX_POLL_MS: z.coerce.number().int().min(10).max(60_000).default(250),
   /** Seconds between two loads of the page in a browser that did not pause them. */
   CONSOLE_PAGE_REFRESH_SECONDS: z.coerce.number().int().min(1).max(3_600).default(5),
+  /** UTC hour from which on the day's audit runs, on one console; `off` for none. */
+  CONSOLE_AUDIT_HOUR: z
+    .union([z.literal("off").transform(() => null), z.coerce.number().int().min(0).max(23)])
+    .default(3),
+  /** The aggregator's own setting: an audit decides duplicates again. */
+  DEDUPE_HORIZON_HOURS: hours.default(840),
+  /** The aggregator's own setting: an audit decides again what was too late. */
+  MAX_AGE_HOURS: hours.default(816),
+  /** The aggregator's own setting: an audit decides again what was too early. */
+  MAX_AHEAD_SECONDS: z.coerce.number().int().min(0).max(86_400).default(300),
 });
 
 /** The console's configuration: its own variables, and what the composer knows about the stream. */

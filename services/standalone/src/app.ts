@@ -21,12 +21,13 @@ import {
   runComponents,
 } from "@tallyhouse/runtime";
 import { startStripeEmulator, type StripeEmulator } from "@tallyhouse/stripe-emulator";
+import { STREAM_ID } from "./audit.ts";
 import { buildAnalystsEndpoint } from "./analysts/endpoint.ts";
 import { type StandaloneConfig, StandaloneConfigSchema } from "./config.ts";
 import { isBegun, markBegun, readOperatorKey, writeOperatorKey } from "./data-folder.ts";
 import { generateServiceToken, openPorts, type StandalonePorts } from "./ports.ts";
 
-export { type AuditCheck, type AuditReport, runAudit } from "./audit.ts";
+export { auditPorts } from "./audit.ts";
 export { readOperatorKey } from "./data-folder.ts";
 
 /**
@@ -59,7 +60,6 @@ export interface Standalone {
 }
 
 const HOST = "127.0.0.1";
-const STREAM_ID = 1;
 const SAMPLE_METERS = new URL("../../../examples/meters.yaml", import.meta.url);
 /** Keys of the emulator: any text with the right prefix is accepted there, and nowhere else. */
 const EMULATOR_KEYS = { live: "sk_live_tallyhouse_standalone", test: "sk_test_tallyhouse_standalone" } as const;
@@ -180,6 +180,7 @@ async function buildServices(input: {
     aggregator,
     reporter,
     console.outbox,
+    console.audits,
     heldOpen("console", console.app),
     heldOpen("gateway", gateway),
   ];

@@ -1,6 +1,30 @@
-/** The auditor on what this process can open: for tests, and for a folder that no process runs on. */
-import { type AuditReport, runAudit } from "@tallyhouse/console";
+/** The auditor on what this process has open: for the demo, for tests, and for a folder that no process runs on. */
+import { type AuditReport, auditedStreamOf, ConsoleConfigSchema, runAudit } from "@tallyhouse/console";
 import { type Environment, parseConfig } from "@tallyhouse/runtime";
+import { StandaloneConfigSchema } from "./config.ts";
+import type { StandalonePorts } from "./ports.ts";
 
-export type { AuditCheck, AuditReport } from "@tallyhouse/console";
-export { runAudit } from "@tallyhouse/console";
+/** The number of the one stream that a folder has. */
+export const STREAM_ID = 1;
+
+/**
+ * Runs every check on opened ports, by the settings in the environment; those of a running standalone, too.
+ * @param redirectWaitMs how long a misplaced record's partition may lag; 0 where nothing is folding
+ * @throws {TallyhouseError} STORE_UNAVAILABLE, LOG_UNAVAILABLE (retry).
+ */
+export function auditPorts(
+  ports: Pick<StandalonePorts, "analytics" | "log">,
+  env: Environment,
+  redirectWaitMs = 0,
+): Promise<AuditReport> {
+  const config = parseConfig(StandaloneConfigSchema, env);
+  const stream = {
+    streamId: STREAM_ID,
+    partitionCount: config.LOG_PARTITIONS,
+    bookingWindowSeconds: config.BOOKING_WINDOW_SECONDS,
+  };
+  return runAudit(ports, {
+    stream: auditedStreamOf({ ...parseConfig(ConsoleConfigSchema, env), stream }),
+    redirectWaitMs,
+  });
+}

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { parseMetersFile, TallyhouseError } from "@tallyhouse/domain";
+import { audit } from "./audit-command.ts";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
 import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
@@ -22,8 +23,10 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters check FILE        check a meters file, offline
   tallyhouse meters diff FILE         what apply would change
   tallyhouse meters apply FILE        make new meter versions active
+  tallyhouse audit                    recount what is stored, in SQL alone; prints the rows that differ and exits 1,
+      [--check A4] [--json]           or 2 when it could not run
 
-diff and apply talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+diff, apply and audit talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
 
@@ -67,6 +70,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return say(await addToken(process.env));
     case "meters":
       return meters(rest);
+    case "audit":
+      return runAuditCommand(rest);
     case undefined:
     case "help":
     case "--help":
@@ -159,6 +164,19 @@ async function migrate(): Promise<number> {
   const ports = await openStoppedFolder(process.env);
   await ports.close();
   return say("The data folder is up to date.");
+}
+
+/** An audit that cannot be asked for could not run: 2, as 1 says that rows differ. */
+async function runAuditCommand(args: readonly string[]): Promise<number> {
+  const print = (text: string): void => void process.stdout.write(text);
+  const complain = (text: string): void => void process.stderr.write(text);
+  try {
+    return await audit(args, { env: process.env, print, complain });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    complain(`tallyhouse: ${error.message}\n`);
+    return 2;
+  }
 }
 
 function say(text: string): number {

@@ -56,7 +56,7 @@ GROUP BY logPartition, logOffset HAVING different > 1`;
  * An identity lives in one partition.
  */
 export function dedupeStatement(cut: AuditCut, { bucket, buckets }: Bucket): string {
-  const { streamId, horizonSeconds, maxAgeSeconds, maxAheadSeconds } = cut.stream;
+  const { horizonSeconds, maxAgeSeconds, maxAheadSeconds } = cut.stream;
   return `
 WITH cut AS (${cutSql(cut)})
 SELECT mode, customer, source, id, partitions, arrayMap(row -> row.1, seen) AS offsets,

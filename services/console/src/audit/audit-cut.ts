@@ -169,7 +169,7 @@ export function instantOf(text: string): number {
 }
 
 /** Where the log ends, read after what is compared with it: the log only grows. */
-export async function readLogEnds(log: EventLog): Promise<number[]> {
+export async function readLogEnds(log: Pick<EventLog, "bounds" | "partitionCount">): Promise<number[]> {
   return Promise.all(
     Array.from({ length: log.partitionCount }, async (_, partition) => (await log.bounds(partition)).endOffset),
   );

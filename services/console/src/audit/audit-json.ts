@@ -7,20 +7,7 @@
  * numbers becomes `{"__proto__": "its text"}`, a name that no usage event may have, and half pairs become U+FFFD.
  */
 
-/** A number's text without exponent and outer zeros, the way a dimension holds it. Beyond 400 zeros it keeps an exponent. */
-const PLAIN = String.raw`
-  token -> arrayMap(parts -> arrayMap((zeroed, digits) -> arrayMap(exponent -> multiIf(
-      digits = '', '0',
-      abs(exponent) > 400 + length(digits), concat(parts[1], digits, 'e', toString(exponent)),
-      exponent >= 0, concat(parts[1], digits, repeat('0', exponent)),
-      concat(parts[1], arrayMap(padded -> concat(substring(padded, 1, length(padded) + exponent), '.',
-        substring(padded, length(padded) + exponent + 1)), [concat(repeat('0', 1 - exponent - toInt64(length(digits))), digits)])[1])),
-    [toInt64OrZero(replaceOne(parts[4], '+', '')) - toInt64(length(parts[3]))
-      + toInt64(length(zeroed)) - toInt64(length(trim(TRAILING '0' FROM zeroed)))])[1],
-    [concat(parts[2], parts[3])], [trim(BOTH '0' FROM concat(parts[2], parts[3]))])[1],
-  [extractGroups(token, '^(-?)([0-9]+)(?:\\.([0-9]+))?(?:[eE]([-+]?[0-9]+))?$')])[1]`;
-
-/** Definitions for `WITH`, in the order they need each other. */
+/** Definitions for `WITH`. */
 export const READERS = String.raw`
   -- A payload whose every text and number the JSON functions read exactly.
   payload -> if(NOT match(payload, '[0-9.]{16}|[0-9][eE][-+0-9]|\\\\ud'), payload,
@@ -28,20 +15,8 @@ export const READERS = String.raw`
       replaceAll(replaceRegexpAll(replaceAll(payload, '\\\\', '\x03'), '\\\\ud[89a-f][0-9a-f]{2}', '\\\\ufffd'), '\x03', '\\\\'),
       '("(?:[^"\\\\]|\\\\.)*")|(-?[0-9][-+0-9.eE]*)', '\\1\x01\\2\x02'),
       '\x01\x02', ''), '\x01', '{"__proto__":"'), '\x02', '"}')) AS exact,
-  -- A number's text without exponent and outer zeros.${PLAIN} AS plain,
   -- Decimal text as a quantity; NULL when it has more than 20 digits before the point or 9 behind it.
   number -> if(match(number, '^-?[0-9]{1,20}(\\.[0-9]{1,9})?$'), toDecimal128OrNull(number, 9), NULL) AS fitting,
-  -- A quantity that was sent as text: exactly, or not at all.
-  sent -> if(match(sent, '^-?[0-9]{1,64}(\\.[0-9]{1,64})?([eE][-+]?[0-9]{1,3})?$'), fitting(plain(sent)), NULL) AS ofText,
-  -- A quantity that was sent as a number, from its text: what the nearest double says, cut after nine digits; from 2^22 on only
-  -- what a double holds: integers below 2^53, and others of at most 15 digits.
-  number -> arrayMap(nearest -> arrayMap(shortest -> multiIf(
-      NOT isFinite(nearest), NULL,
-      abs(nearest) < 4194304, fitting(replaceRegexpOne(shortest, '(\\.[0-9]{9})[0-9]+$', '\\1')),
-      shortest != plain(number), NULL,
-      position(shortest, '.') = 0, if(abs(nearest) < 9007199254740992, fitting(shortest), NULL),
-      length(replaceRegexpAll(shortest, '[-.]', '')) <= 15, fitting(shortest), NULL),
-    [plain(toString(nearest))])[1], [toFloat64OrZero(number)])[1] AS ofNumber,
   -- A dimension: over 256 bytes its first 220 and a digest.
   whole -> if(length(whole) <= 256, whole,
     concat(toValidUTF8(substring(whole, 1, 220)), '~', substring(lower(hex(SHA256(whole))), 1, 32))) AS dimension`;
@@ -93,21 +68,56 @@ function scalarSql(document: string, pointer: string): string {
     ('', ''))`;
 }
 
-/** The texts of scalars, in the order of the pointers; NULL for absent, null, objects and lists. */
-export function textsSql(document: string, pointers: readonly string[]): string {
-  const scalars = pointers.map((pointer) => scalarSql(document, pointer));
-  return `arrayMap(found -> multiIf(found.1 = 'n', plain(found.2), found.1 = 's', found.2, NULL),
-    CAST([${scalars.join(", ")}], 'Array(Tuple(String, String))'))`;
+/** Sign, digits before and behind the point, exponent. */
+const NUMBER_PARTS = String.raw`'^(-?)([0-9]+)(?:\\.([0-9]+))?(?:[eE]([-+]?[0-9]+))?$'`;
+/** What may be sent as a quantity's text. */
+const SENT_NUMBER = String.raw`'^-?[0-9]{1,64}(\\.[0-9]{1,64})?([eE][-+]?[0-9]{1,3})?$'`;
+
+/**
+ * Adds columns to the rows of `source`, which have the column `json`: `texts`, the texts of scalars in the order of the pointers, NULL
+ * for absent, null, objects and lists; and with `value`, the metered `quantity`, NULL when it is absent or cannot be read.
+ *
+ * `plains`: numbers without exponent and outer zeros, the way a dimension holds them; beyond 400 zeros they keep an exponent.
+ * `quantity`: text exactly or not at all; a number as the nearest double says, cut after nine digits, and from 2^22 on only what a
+ * double holds: integers below 2^53, and others of at most 15 digits.
+ *
+ * One SELECT around the other, because the analyzer of ClickHouse resolves an alias anew wherever it is used.
+ */
+export function withValues(source: string, input: { texts: readonly string[]; value?: string }): string {
+  const { texts, value } = input;
+  const scalars = (value === undefined ? texts : [...texts, value]).map((pointer) => scalarSql("json", pointer));
+  const nearest = value === undefined ? "read" : "arrayPushBack(read, ('n', toString(toFloat64OrZero(read[-1].2))))";
+  const levels = [
+    `CAST([${scalars.join(", ")}], 'Array(Tuple(String, String))') AS read`,
+    `${nearest} AS scalars`,
+    `arrayMap(found -> extractGroups(found.2, ${NUMBER_PARTS}), scalars) AS parts`,
+    `arrayMap(part -> trim(BOTH '0' FROM concat(part[2], part[3])), parts) AS digits,
+    arrayMap(part -> toInt64OrZero(replaceOne(part[4], '+', '')) + toInt64(length(part[2]))
+      - toInt64(length(trim(TRAILING '0' FROM concat(part[2], part[3])))), parts) AS exponents`,
+    `arrayMap((part, digit, exponent) -> multiIf(
+      digit = '', '0',
+      abs(exponent) > 400 + length(digit), concat(part[1], digit, 'e', toString(exponent)),
+      exponent >= 0, concat(part[1], digit, repeat('0', exponent)),
+      length(digit) + exponent > 0,
+        concat(part[1], substring(digit, 1, length(digit) + exponent), '.', substring(digit, length(digit) + exponent + 1)),
+      concat(part[1], '0.', repeat('0', 0 - exponent - length(digit)), digit)), parts, digits, exponents) AS plains`,
+    `arrayMap((found, plain) -> multiIf(found.1 = 'n', plain, found.1 = 's', found.2, NULL), scalars, plains) AS texts`,
+    ...(value === undefined ? [] : [`${quantitySql("json", value)} AS quantity`]),
+  ];
+  return levels.reduce((rows, columns) => `SELECT *, ${columns}\n  FROM (${rows})`, source);
 }
 
-/** A metered value as Decimal(38, 9); NULL when it is absent or cannot be read. */
-export function quantitySql(document: string, pointer: string): string {
+/** Of the last two elements: the value, and the text of its nearest double. */
+function quantitySql(document: string, pointer: string): string {
   const { document: at, keys } = placeOf(document, pointer);
   return `multiIf(
-    JSONType(${at}${keys}) IN ('Int64', 'UInt64', 'Double'), toNullable(JSONExtract(${at}${keys}, 'Decimal(38, 9)')),
-    JSONType(${at}${keys}) = 'String', ofText(JSONExtractString(${at}${keys})),
-    JSONHas(${at}${keys}, '__proto__'), ofNumber(JSONExtractString(${at}${keys}, '__proto__')),
-    NULL)`;
+      JSONType(${at}${keys}) IN ('Int64', 'UInt64', 'Double'), toNullable(JSONExtract(${at}${keys}, 'Decimal(38, 9)')),
+      scalars[-2].1 = 's', if(match(scalars[-2].2, ${SENT_NUMBER}), fitting(plains[-2]), NULL),
+      scalars[-2].1 != 'n' OR NOT isFinite(toFloat64OrZero(scalars[-2].2)), NULL,
+      abs(toFloat64OrZero(scalars[-2].2)) < 4194304, fitting(replaceRegexpOne(plains[-1], ${String.raw`'(\\.[0-9]{9})[0-9]+$', '\\1'`})),
+      plains[-1] != plains[-2], NULL,
+      position(plains[-1], '.') = 0, if(abs(toFloat64OrZero(scalars[-2].2)) < 9007199254740992, fitting(plains[-1]), NULL),
+      length(replaceRegexpAll(plains[-1], '[-.]', '')) <= 15, fitting(plains[-1]), NULL)`;
 }
 
 /** Text as a ClickHouse literal. */

@@ -6,7 +6,7 @@
  * a later touch would have left a later row. What a writer stored ahead of `progress` is left to the next audit.
  */
 import { type AuditCut, type AuditedMeter, instantOf, type MeterPlace } from "./audit-cut.ts";
-import { existsSql, literal, quantitySql, READERS, textsSql } from "./audit-json.ts";
+import { existsSql, literal, READERS, withValues } from "./audit-json.ts";
 
 /** Which part of a large set of customers a statement looks at: those whose hash leaves `bucket`. */
 export interface Bucket {
@@ -54,7 +54,7 @@ export function cutSql(cut: AuditCut): string {
 }
 
 /** Where each partition activated the meter version, with that partition's cut. */
-function activeSql(cut: AuditCut, places: readonly MeterPlace[]): string {
+function activeSql(places: readonly MeterPlace[]): string {
   const rows = places.map(
     ({ partition, offset, bookedAt, untilAt, isBackfilled }) =>
       `(${partition}, ${offset}, ${Math.floor(bookedAt / 1_000)}, ${untilAt ?? NEVER_MS}, ${Number(isBackfilled)})`,
@@ -77,7 +77,7 @@ function contributionsSql(cut: AuditCut, meter: AuditedMeter, { bucket, buckets 
   const compared = rule.where.filter(({ exists }) => exists === undefined);
   const isUnique = rule.aggregation === "unique_count";
   const texts = [...dimensions, ...compared.map(({ path }) => path), ...(isUnique && rule.value !== undefined ? [rule.value] : [])];
-  const value = rule.value === undefined ? null : isUnique ? "texts[-1]" : quantitySql("json", rule.value);
+  const isValued = rule.value !== undefined && !isUnique;
   const conditions = [
     ...compared.map((condition, index) => comparisonSql(condition, `texts[${dimensions.length + index + 1}]`)),
     ...rule.where.flatMap(({ path, exists }) => (exists === undefined ? [] : [`(${existsSql("json", path)}) = ${exists}`])),
@@ -85,16 +85,11 @@ function contributionsSql(cut: AuditCut, meter: AuditedMeter, { bucket, buckets 
     "atMs < untilMs",
     // Older rows may have expired: lane 0 is judged by its booking, lane 1 by its usage.
     `if(lane = 0, bookedStart, intDiv(atMs, 900000) * 900) >= ${cut.keptFrom}`,
-    ...(value === null ? [] : ["value IS NOT NULL"]),
+    ...(isValued ? ["quantity IS NOT NULL"] : []),
+    ...(isUnique ? ["texts[-1] IS NOT NULL"] : []),
   ];
-  const quantity = isUnique || value === null ? `toDecimal128(${isUnique ? 0 : 1}, 9)` : "assumeNotNull(value)";
-  return `
-  SELECT customer, intDiv(atMs, 900000) * 900 AS windowStart, 
-    arrayMap(text -> dimension(ifNull(text, '')), arraySlice(texts, 1, ${dimensions.length})) AS dims,
-    logPartition, lane, bookedStart, sign, atMs, logOffset, isRequired, ${quantity} AS quantity,
-    ${isUnique ? "reinterpretAsUInt128(substring(SHA256(assumeNotNull(value)), 1, 16))" : "toUInt128(0)"} AS valueHash,
-    ${value ?? "1"} AS value, ${textsSql("json", texts)} AS texts
-  FROM (
+  const amount = isValued ? "assumeNotNull(quantity)" : `toDecimal128(${isUnique ? 0 : 1}, 9)`;
+  const source = `
     SELECT r.customer AS customer, exact(r.payload) AS json, toUnixTimestamp64Milli(r.occurredAt) AS atMs,
       r.logPartition AS logPartition, r.logOffset AS logOffset, a.untilMs AS untilMs, 1 AS sign,
       toUInt8(r.logOffset < a.activeFrom) AS lane, toUInt8(lane = 0 OR a.isBackfilled) AS isRequired,
@@ -118,7 +113,14 @@ function contributionsSql(cut: AuditCut, meter: AuditedMeter, { bucket, buckets 
       WHERE v.stream = ${streamId} AND v.kind IN ('void', 'replace')
         AND v.logOffset < a.nextOffset AND v.logOffset > a.activeFrom)
     WHERE if(JSONHas(event, 'mode'), JSONExtractString(event, 'mode'), 'live') = ${literal(meter.mode)}
-      AND JSONExtractString(event, 'type') = ${literal(rule.eventType)}${bucketSql("customer", { bucket, buckets })})
+      AND JSONExtractString(event, 'type') = ${literal(rule.eventType)}${bucketSql("customer", { bucket, buckets })}`;
+  const values = isValued ? { texts, value: rule.value } : { texts };
+  return `
+  SELECT customer, intDiv(atMs, 900000) * 900 AS windowStart,
+    arrayMap(text -> dimension(ifNull(text, '')), arraySlice(texts, 1, ${dimensions.length})) AS dims,
+    logPartition, lane, bookedStart, sign, atMs, logOffset, isRequired, ${amount} AS amount,
+    ${isUnique ? "reinterpretAsUInt128(substring(SHA256(assumeNotNull(texts[-1])), 1, 16))" : "toUInt128(0)"} AS valueHash
+  FROM (${withValues(source, values)})
   WHERE ${conditions.join("\n    AND ")}`;
 }
 
@@ -127,7 +129,7 @@ function rollupStatement(cut: AuditCut, meter: AuditedMeter, bucket: Bucket): st
   return `
 WITH ${READERS},
 cut AS (${cutSql(cut)}),
-active AS (${activeSql(cut, meter.places)}),
+active AS (${activeSql(meter.places)}),
 contributions AS (${contributionsSql(cut, meter, bucket)})
 SELECT ${literal(meter.mode)} AS mode, ${literal(meter.meter)} AS meter, ${meter.version} AS meterVersion, customer,
   toDateTime(windowStart, 'UTC') AS windowStart, dims, logPartition, lane, toDateTime(bookedStart, 'UTC') AS bookedStart,
@@ -135,13 +137,13 @@ SELECT ${literal(meter.mode)} AS mode, ${literal(meter.meter)} AS meter, ${meter
 FROM (
   SELECT customer, windowStart, dims, logPartition, lane, bookedStart,
     max(isStored) AS isThere, max(rowVer) AS ver, max(isRequired) AS isMissed,
-    (countIf(sign = 1), countIf(sign = -1), sumIf(quantity, sign = 1) - sumIf(quantity, sign = -1),
-      minIf(quantity, sign = 1), maxIf(quantity, sign = 1), argMaxIf(quantity, (atMs, logOffset), sign = 1),
+    (countIf(sign = 1), countIf(sign = -1), sumIf(amount, sign = 1) - sumIf(amount, sign = -1),
+      minIf(amount, sign = 1), maxIf(amount, sign = 1), argMaxIf(amount, (atMs, logOffset), sign = 1),
       maxIf(atMs, sign = 1), maxIf((atMs, logOffset), sign = 1).2) AS expected,
     (maxIf(rowCounted, isStored), maxIf(rowVoided, isStored), sumIf(rowSum, isStored), sumIf(rowMin, isStored),
       sumIf(rowMax, isStored), sumIf(rowLast, isStored), maxIf(rowLastMs, isStored), maxIf(rowLastOffset, isStored)) AS stored
   FROM (
-    SELECT customer, windowStart, dims, logPartition, lane, bookedStart, sign, quantity, atMs, logOffset, isRequired, 0 AS isStored,
+    SELECT customer, windowStart, dims, logPartition, lane, bookedStart, sign, amount, atMs, logOffset, isRequired, 0 AS isStored,
       toUInt64(0) AS rowVer, toUInt64(0) AS rowCounted, toUInt64(0) AS rowVoided, toDecimal128(0, 9) AS rowSum,
       toDecimal128(0, 9) AS rowMin, toDecimal128(0, 9) AS rowMax, toDecimal128(0, 9) AS rowLast, toInt64(0) AS rowLastMs,
       toUInt64(0) AS rowLastOffset
@@ -169,7 +171,7 @@ function uniqueStatement(cut: AuditCut, meter: AuditedMeter, bucket: Bucket): st
   return `
 WITH ${READERS},
 cut AS (${cutSql(cut)}),
-active AS (${activeSql(cut, meter.places)}),
+active AS (${activeSql(meter.places)}),
 contributions AS (${contributionsSql(cut, meter, bucket)})
 SELECT ${literal(meter.mode)} AS mode, ${literal(meter.meter)} AS meter, ${meter.version} AS meterVersion, customer,
   toDateTime(windowStart, 'UTC') AS windowStart, dims, toString(valueHash) AS valueHash,
