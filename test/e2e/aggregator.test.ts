@@ -6,6 +6,7 @@ import { type AggregatorConfig, AggregatorConfigSchema, buildAggregator } from "
 import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
 import {
   type AnalyticsStore,
+  type ControlFact,
   type ControlKey,
   encodeControl,
   encodeUsageEvent,
@@ -45,7 +46,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-function config(streamId: number): AggregatorConfig {
+function config(streamId: number, predecessorIds: readonly number[]): AggregatorConfig {
   return {
     ...AggregatorConfigSchema.parse({ FLUSH_INTERVAL_MS: 20 }),
     stream: {
@@ -53,6 +54,7 @@ function config(streamId: number): AggregatorConfig {
       partitionCount: PARTITIONS,
       bookingWindowSeconds: 900,
       hashSeed: Buffer.from("0123456789abcdef"),
+      predecessors: predecessorIds.map((id) => ({ streamId: id, partitionCount: PARTITIONS, isLost: false })),
     },
     controlKeys: [controlKey],
   };
@@ -76,10 +78,10 @@ function nthEvent(n: number, at: number): UsageEvent {
 }
 
 /** One process: opens the log, runs an aggregator, and closes both at its stop. */
-async function start(streamId: number, store: AnalyticsStore = analytics) {
+async function start(streamId: number, store: AnalyticsStore = analytics, predecessorIds: readonly number[] = []) {
   const opened = await openLog(streamId);
   const { log } = opened;
-  const aggregator = buildAggregator(config(streamId), {
+  const aggregator = buildAggregator(config(streamId, predecessorIds), {
     log,
     analytics: store,
     clock: systemClock,
@@ -243,4 +245,108 @@ test("G1 G2 G3 a store that dies after any insert: the next start ends with the 
   expect(rollup).toEqual(expectedTotals());
   expect(raw).toEqual(expectedTotals());
   await expectAuditPasses(2);
+});
+
+/** The usage event as the only one of its record, and where it was counted. */
+async function countedOffset(streamId: number, id: string): Promise<number> {
+  const [row] = await analytics.select<{ at: string }>(
+    "SELECT toString(logOffset) AS at FROM raw_events WHERE stream = {stream:UInt16} AND id = {id:String} AND status = 'counted'",
+    { stream: streamId, id },
+  );
+  return Number(row?.at);
+}
+
+/** What the tables say about corrected usage: rollups, the usage events without what was taken back, texts told apart. */
+async function correctedTotals(): Promise<Record<"rollup" | "events" | "users", string>> {
+  const [row] = await analytics.select<Record<"rollup" | "events" | "users", string>>(
+    `SELECT
+       (SELECT concat(toString(sum(counted) - sum(voided)), ' ', toString(sum(sumQty))) FROM rollup FINAL
+        WHERE stream IN (3, 4) AND meter = 'tokens') AS rollup,
+       (SELECT concat(toString(count()), ' ', toString(sum(JSONExtract(payload, 'inputTokens', 'Decimal(38,9)')))) FROM counted_events
+        WHERE stream IN (3, 4)) AS events,
+       (SELECT toString(uniqExact(valueHash)) FROM rollup_uniq WHERE meter = 'users'
+        AND valueHash IN (SELECT reinterpretAsUInt128(substring(SHA256(JSONExtractString(payload, 'user')), 1, 16)) FROM raw_events
+                          WHERE stream IN (3, 4))) AS users`,
+  );
+  if (row === undefined) throw new Error("no totals");
+  return row;
+}
+
+test("G1 G2 corrections survive restarts and a change of the stream, in rollups and in the usage events", async () => {
+  const at = systemClock.now();
+  const users = meterVersion({ meter: "users", rule: { aggregation: "unique_count", value: "/user" } });
+  const nth = (n: number): UsageEvent =>
+    usageEvent({
+      id: `own-${n}`,
+      occurredAt: at,
+      data: { inputTokens: `${n}.5`, model: "small", user: `user ${n % 4}` },
+    });
+  const control = (fact: ControlFact, partition: number): LogRecord =>
+    encodeControl({ fact, partition, key: controlKey });
+  const text = (event: UsageEvent): string => encodeUsageEvent(event, {}).toString("utf8");
+  const partitionOf = (event: UsageEvent): number => partitionOfEvent(event, PARTITIONS);
+  const all = Array.from({ length: 30 }, (_, n) => recordOf(nth(n)));
+
+  const first = await start(3);
+  await first.append([...activations(METER), ...activations(users), ...all]);
+  await first.untilStored();
+  await first.stop();
+  expect(await correctedTotals()).toEqual({ rollup: "30 450", events: "30 450", users: "4" });
+
+  const voided = nth(7);
+  const replaced = nth(11);
+  // A replacement is in the partition of what it replaces.
+  const replacement = Array.from({ length: 50 }, (_, n) => ({
+    ...nth(100 + n),
+    data: { inputTokens: "1000.25", user: "eve" },
+  }))
+    .filter((event) => partitionOf(event) === partitionOf(replaced))
+    .at(0);
+  if (replacement === undefined) throw new Error("no identity for the replacement");
+  const corrections = [
+    control({ kind: "void", offset: await countedOffset(3, voided.id), event: text(voided) }, partitionOf(voided)),
+    control(
+      {
+        kind: "replace",
+        offset: await countedOffset(3, replaced.id),
+        event: text(replaced),
+        replacement: text(replacement),
+      },
+      partitionOf(replaced),
+    ),
+  ];
+  const until = new Date(at + 3_600_000).toISOString();
+  for (let round = 0; round < 2; round += 1) {
+    const again = await start(3);
+    await again.append(corrections);
+    await again.append(
+      Array.from({ length: PARTITIONS }, (_, partition) =>
+        control({ kind: "meter.end", mode: "live", meter: "users", version: 1, until }, partition),
+      ),
+    );
+    await again.untilStored();
+    await again.stop();
+    expect(await correctedTotals()).toEqual({ rollup: "29 1431.25", events: "29 1431.25", users: "5" });
+  }
+  const [kinds] = await analytics.select<{ kinds: readonly string[] }>(
+    "SELECT arraySort(groupArray(concat(kind, ' ', target != '' ? 'of one' : 'of all'))) AS kinds FROM control_records WHERE stream = 3",
+  );
+  expect(kinds?.kinds).toEqual([
+    ...Array.from({ length: 6 }, () => "meter.activate of all"),
+    ...Array.from({ length: 3 }, () => "meter.end of all"),
+    "replace of one",
+    "void of one",
+  ]);
+
+  const tooSoon = await start(4, analytics, [3]);
+  expect(await tooSoon.untilDead()).toMatchObject({ code: "STREAM_MISMATCH", action: "halt" });
+  const closing = await start(3);
+  await closing.append(Array.from({ length: PARTITIONS }, (_, n) => control({ kind: "stream.close", stream: 3 }, n)));
+  await closing.untilStored();
+  await closing.stop();
+  const next = await start(4, analytics, [3]);
+  await next.append([...all, ...corrections, recordOf({ ...nth(200), occurredAt: at })]);
+  await next.untilStored();
+  await next.stop();
+  expect(await correctedTotals()).toEqual({ rollup: "30 1631.75", events: "30 1631.75", users: "5" });
 });

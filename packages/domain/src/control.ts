@@ -28,13 +28,18 @@ const EndSchema = z.strictObject({
   until: z.string().refine((text) => parseInstant(text) !== null, "must be an RFC 3339 instant"),
 });
 const TickSchema = z.strictObject({ kind: z.literal("tick") });
-const CloseSchema = z.strictObject({ kind: z.literal("stream.close") });
+/**
+ * The stream whose offsets are meant; absent: the first one, which has no predecessor. A log that is read again under a new stream
+ * holds the records of the old one, and there they must have no effect.
+ */
+const stream = z.int().min(0).max(65_535).optional();
+const CloseSchema = z.strictObject({ kind: z.literal("stream.close"), stream });
 /** As text, so that no JSON reader on the way (a json column, a driver) touches its numbers. */
 const eventText = z
   .string()
   .refine((text) => readCorrectedEvent(text) !== null, "must be a CloudEvent with a time, as JSON text");
 /** The partition is the record's own; the offset is one below progress when the correction is made. */
-const target = { offset: z.int().min(0), event: eventText };
+const target = { stream, offset: z.int().min(0), event: eventText };
 const VoidSchema = z.strictObject({ kind: z.literal("void"), ...target });
 const ReplaceSchema = z.strictObject({ kind: z.literal("replace"), ...target, replacement: eventText });
 const ControlSchema = z.discriminatedUnion("kind", [

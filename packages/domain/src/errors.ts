@@ -17,6 +17,7 @@ export const ERROR_CODES = [
   "MIGRATION_MISMATCH",
   "PORT_IN_USE",
   "STORE_UNAVAILABLE",
+  "STREAM_CLOSED",
   "STREAM_MISMATCH",
 ] as const;
 export type ErrorCode = (typeof ERROR_CODES)[number];

@@ -60,7 +60,7 @@ export {
 export { decodeUsageRecord, RECORD_BYTES_MAX, usageRecordBytes } from "./record.ts";
 export { type Authenticator, modeOfServiceToken, type Principal } from "./service-token.ts";
 export type { AnalyticsStore, AnalyticsValue, ControlStore, SqlRunner } from "./stores.ts";
-export type { StreamIdentity } from "./stream.ts";
+export type { StreamIdentity, StreamPredecessor } from "./stream.ts";
 export {
   ceilTo,
   DAY_MS,

@@ -7,4 +7,15 @@ export interface StreamIdentity {
   readonly bookingWindowSeconds: number;
   /** 16 secret bytes that key every identity hash. */
   readonly hashSeed: Buffer;
+  /** Streams whose usage this one goes on from, oldest first; they had the same hash seed. Absent: none. */
+  readonly predecessors?: readonly StreamPredecessor[];
+}
+
+/** An earlier stream: what it counted stays counted, returns as duplicate, and its meters count on. */
+export interface StreamPredecessor {
+  readonly streamId: number;
+  /** A divisor of its successors' counts, so that an identity of partition k lived in partition k mod this. */
+  readonly partitionCount: number;
+  /** Whether its log was lost or truncated. Otherwise it ended with `stream.close` in every partition. */
+  readonly isLost: boolean;
 }

@@ -1,4 +1,4 @@
-import { type ControlKey, controlKeyOf, type StreamIdentity } from "@tallyhouse/domain";
+import { type ControlKey, controlKeyOf, type StreamIdentity, type StreamPredecessor } from "@tallyhouse/domain";
 import { z } from "zod";
 
 const SERVER_PROTOCOL = /^https?$/;
@@ -16,6 +16,12 @@ const listOf = (text: string): string[] =>
     .split(",")
     .map((part) => part.trim())
     .filter((part) => part !== "");
+
+const PREDECESSOR = /^(\d{1,5}):(\d{1,4})(:lost)?$/;
+const predecessorOf = (text: string): StreamPredecessor => {
+  const [, streamId, partitionCount, lost] = PREDECESSOR.exec(text) ?? [];
+  return { streamId: Number(streamId), partitionCount: Number(partitionCount), isLost: lost !== undefined };
+};
 
 /** Settings that more than one service reads, each declared once. A service takes its own with `pick`. */
 export const SharedSettingsSchema = z.object({
@@ -42,6 +48,16 @@ export const SharedSettingsSchema = z.object({
     .default(900),
   /** Number of the stream, a part of every stored key: one more whenever the topic is made anew. */
   STREAM_ID: z.coerce.number().int().min(0).max(65_535).default(1),
+  /**
+   * Comma-separated `id:partitions` of the streams before this one, oldest first, with `:lost` behind one whose log was lost or
+   * truncated. Fixed for the life of the stream. LOG_PARTITIONS is a multiple of each count, STREAM_HASH_SEED stays.
+   */
+  STREAM_PREDECESSORS: z
+    .string()
+    .default("")
+    .transform(listOf)
+    .refine((streams) => streams.every((text) => PREDECESSOR.test(text)), "must be id:partitions or id:partitions:lost")
+    .transform((streams) => streams.map(predecessorOf)),
   /** 16 secret bytes, hex, that key every identity hash. Lost or changed, identities are not recognised again. */
   STREAM_HASH_SEED: hexBytes(16),
   /** Secret of at least 32 characters that signs control records. */
@@ -75,12 +91,14 @@ export type SharedSettings = Readonly<z.infer<typeof SharedSettingsSchema>>;
 
 /** What the settings say about the stream, but for its secret seed. */
 export function streamOf(
-  settings: Pick<SharedSettings, "STREAM_ID" | "LOG_PARTITIONS" | "BOOKING_WINDOW_SECONDS">,
+  settings: Pick<SharedSettings, "STREAM_ID" | "LOG_PARTITIONS" | "BOOKING_WINDOW_SECONDS"> &
+    Partial<Pick<SharedSettings, "STREAM_PREDECESSORS">>,
 ): Omit<StreamIdentity, "hashSeed"> {
   return {
     streamId: settings.STREAM_ID,
     partitionCount: settings.LOG_PARTITIONS,
     bookingWindowSeconds: settings.BOOKING_WINDOW_SECONDS,
+    predecessors: settings.STREAM_PREDECESSORS ?? [],
   };
 }
 

@@ -15,6 +15,7 @@ import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
 import { Partitions, type PartitionStatus } from "./partitions.ts";
+import { checkPredecessors, type PredecessorStore } from "./predecessors.ts";
 import type { ResultStore } from "./result-store.ts";
 import type { TaskSnapshot } from "./task.ts";
 import { silenceMsOf, tickSilent } from "./ticker.ts";
@@ -32,6 +33,8 @@ const UNSTORED_MAX_MS = 25_000;
 export interface AggregatorPorts {
   readonly log: EventLog;
   readonly store: ResultStore;
+  /** The stores of config.stream's predecessors, oldest first. Absent: none. */
+  readonly predecessors?: readonly PredecessorStore[];
   readonly clock: Clock;
   readonly random: () => number;
   readonly logger: Logger;
@@ -77,7 +80,7 @@ export class Aggregator implements Component {
   #isCommitting = false;
 
   constructor(config: AggregatorConfig, ports: AggregatorPorts) {
-    const { log, clock, store } = ports;
+    const { log, clock, store, predecessors = [] } = ports;
     const { stream } = config;
     this.#config = config;
     this.#ports = ports;
@@ -95,7 +98,8 @@ export class Aggregator implements Component {
         maxAgeSeconds: config.MAX_AGE_HOURS * 3_600,
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
-      open: (partition) => this.#forever(() => openTask(partition, { log, store, stream, horizonSeconds })),
+      open: (partition) =>
+        this.#forever(() => openTask(partition, { log, store, stream, predecessors, horizonSeconds })),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
       whenEnded: () => this.#whenEnded(),
@@ -199,6 +203,7 @@ export class Aggregator implements Component {
   #checkStream(): void {
     const { log } = this.#ports;
     const { streamId, partitionCount } = this.#config.stream;
+    checkPredecessors(this.#config.stream);
     if (log.partitionCount === partitionCount) return;
     throw halt(
       "STREAM_MISMATCH",

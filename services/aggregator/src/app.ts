@@ -25,5 +25,9 @@ export function buildAggregator(config: AggregatorConfig, ports: AppPorts): Comp
     .toString(16)
     .padStart(8, "0");
   const store = createResultStore({ analytics, stream: config.stream, clock, writer });
-  return new Aggregator(config, { ...others, clock, store });
+  const predecessors = (config.stream.predecessors ?? []).map((before) => ({
+    ...before,
+    store: createResultStore({ analytics, stream: { ...config.stream, streamId: before.streamId }, clock, writer }),
+  }));
+  return new Aggregator(config, { ...others, clock, store, predecessors });
 }

@@ -63,6 +63,7 @@ const AggregatorProcessSchema = SharedSettingsSchema.pick({
   LOG_PARTITIONS: true,
   BOOKING_WINDOW_SECONDS: true,
   STREAM_ID: true,
+  STREAM_PREDECESSORS: true,
   STREAM_HASH_SEED: true,
   CONTROL_SIGNING_KEY: true,
   CONTROL_OLDER_KEYS: true,

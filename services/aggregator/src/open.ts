@@ -1,5 +1,6 @@
 import { type EventLog, type LogBounds, type StreamIdentity, unreachable } from "@tallyhouse/domain";
 import { halt } from "./halt.ts";
+import { clockAfter, loadPredecessors, type PredecessorStore } from "./predecessors.ts";
 import type { ResultStore } from "./result-store.ts";
 import type { StoredControl } from "./stored-control.ts";
 import { bookedStartOf, type ProgressRow } from "./tables.ts";
@@ -20,19 +21,26 @@ export interface OpenedTask {
   readonly readFromOffset: number;
 }
 
+/** Where an open reads; `predecessors` oldest first. */
+export interface OpenPorts {
+  readonly log: EventLog;
+  readonly store: ResultStore;
+  readonly stream: StreamIdentity;
+  readonly predecessors: readonly PredecessorStore[];
+  readonly horizonSeconds: number;
+}
+
 /**
- * Loads the state of one partition as of its progress. Reads only. Safe to repeat: yes.
+ * Loads the state of one partition as of its progress. Reads only, but for the first open of a stream with predecessors, which
+ * notes where it starts. Safe to repeat: yes.
  *
  * Progress comes first: read after the loads, it could be of a prefix whose last rows the loads did not see yet, and those
  * records would be neither in the state nor folded again.
  * @throws {TallyhouseError} LOG_GAP or STREAM_MISMATCH (halt); STORE_UNAVAILABLE or LOG_UNAVAILABLE (retry).
  */
-export async function openTask(
-  partition: number,
-  ports: { log: EventLog; store: ResultStore; stream: StreamIdentity; horizonSeconds: number },
-): Promise<OpenedTask> {
-  const { log, store, stream, horizonSeconds } = ports;
-  const stored = (await store.readProgress(partition)) ?? streamStart(partition);
+export async function openTask(partition: number, ports: OpenPorts): Promise<OpenedTask> {
+  const { log, store, stream, predecessors, horizonSeconds } = ports;
+  const stored = (await store.readProgress(partition)) ?? (await streamStart(partition, ports));
   const task = createTask(stored, horizonSeconds);
   const belowOffset = stored.nextOffset;
   // Without the bound by offset, the identity of a record that is folded again would meet itself and become a duplicate.
@@ -46,6 +54,7 @@ export async function openTask(
     // No upper bound: another process may have folded further, and its rows must not be overtaken by smaller ones.
     store.readRollups({ partition, bookedFrom: bookedStartOf(stored.logClockAt, stream) }),
     checkNoHole(stored, store),
+    loadPredecessors(task, predecessors, bookedFrom),
   ]);
   for (const control of controls) loadControl(task, control);
   for (const rollup of rollups) task.rollups.load(rollup.key, rollup.ver, rollup.values);
@@ -89,9 +98,19 @@ function loadControl(task: Task, control: StoredControl): void {
   }
 }
 
-/** Nothing was stored yet: a stream starts at offset 0. */
-function streamStart(partition: number): ProgressRow {
-  return { partition, nextOffset: 0, logClockAt: 0, lastRecord: 0n, counted: 0 };
+/**
+ * Nothing was stored yet: a stream starts at offset 0, one that goes on from others at the earliest record that is left. That is
+ * noted before anything is folded: a restart must not begin behind it because retention went on meanwhile.
+ */
+async function streamStart(partition: number, ports: OpenPorts): Promise<ProgressRow> {
+  const { log, store, predecessors } = ports;
+  const start = { partition, nextOffset: 0, logClockAt: 0, lastRecord: 0n, counted: 0 };
+  if (predecessors.length === 0) return start;
+  const logClockAt = await clockAfter(partition, predecessors);
+  const { earliestOffset } = await log.bounds(partition);
+  const row = { ...start, nextOffset: earliestOffset, logClockAt };
+  await store.recordProgress([row]);
+  return row;
 }
 
 /** Progress newer than its rows is the one restore that loses usage for ever, so it is looked for at each open. */

@@ -77,6 +77,7 @@ function apply(task: Task, { entry, fact, context }: ControlInput<ControlFact["k
     case "replace":
       return replaceEvent(task, { entry, fact, context });
     case "stream.close":
+      if (!isOfThisStream(fact, context)) return INVALID;
       task.isClosed = true;
       return DONE;
     default:
@@ -140,7 +141,13 @@ function measureReplacement(task: Task, candidate: Candidate): Measured | null {
  * counted there, and as it says, is the sender's promise: the fold looks into no store.
  */
 function isTarget(task: Task, { entry, fact, context }: ControlInput<"void" | "replace">, event: UsageEvent): boolean {
-  return fact.offset < entry.offset && isCountable(event, task, context);
+  return isOfThisStream(fact, context) && fact.offset < entry.offset && isCountable(event, task, context);
+}
+
+/** A log that is read again holds its old stream's facts about offsets; what they did there would be done a second time here. */
+function isOfThisStream(fact: { readonly stream?: number | undefined }, { stream }: FoldContext): boolean {
+  if (fact.stream !== undefined) return fact.stream === stream.streamId;
+  return (stream.predecessors ?? []).length === 0;
 }
 
 /** Before 1970 there is no usage window, and beyond MAX_AHEAD nothing was counted: no key could hold it. */

@@ -12,6 +12,9 @@ import { type Component, Counter, type Logger, pause, type Registry } from "@tal
 /** Records of one append: a few hundred bytes each. */
 const BATCH_RECORDS_MAX = 500;
 
+/** Facts about offsets: in a log that is read again under a new stream they must mean nothing. */
+const OF_ONE_STREAM: ReadonlySet<string> = new Set<ControlFact["kind"]>(["void", "replace", "stream.close"]);
+
 export interface OutboxPorts {
   readonly control: ControlStore;
   readonly log: EventLog;
@@ -46,7 +49,11 @@ export async function drainOutbox(
   );
   if (rows.length === 0) return 0;
   const records = rows.map(({ partition, kind, body }) =>
-    encodeControl({ fact: { kind, ...body } as ControlFact, partition, key: input.key }),
+    encodeControl({
+      fact: { kind, ...body, ...(OF_ONE_STREAM.has(kind) ? { stream: input.streamId } : {}) } as ControlFact,
+      partition,
+      key: input.key,
+    }),
   );
   await ports.log.append(records);
   await ports.control.query("UPDATE control_outbox SET appended_at = now() WHERE id = ANY($1::bigint[])", [

@@ -80,6 +80,7 @@ export function referenceFold(partition: number, entries: readonly LogEntry[]): 
 
   function control(entry: LogEntry, fact: ControlFact): string {
     const { offset } = entry;
+    if ("stream" in fact && fact.stream !== STREAM.streamId) return "invalid";
     if (fact.kind === "stream.close") {
       isClosed = true;
       controls.set(offset, "stream.close");
