@@ -111,7 +111,8 @@ export function controlOf(fact: ControlFact, partition?: number): LogRecord[] {
   return partitions.map((each) => encodeControl({ fact, partition: each, key: KEY }));
 }
 
-const dimensions = { model: "/model", where: "/at/region", first: "/tags/0", odd: "/a~1b.c'd~0" };
+/** Names, nesting, a list's element, and a name of its own with everything that has a meaning elsewhere. */
+export const dimensions = { model: "/model", where: "/at/region", first: "/tags/0", odd: "/a~1b.c'd~0" };
 
 /** Every aggregation, with dimensions, conditions of each kind and a pointer of each kind. */
 export const METERS: readonly MeterVersion[] = [
@@ -150,4 +151,55 @@ export function nthEvent(n: number, occurredAt: number): UsageEvent {
     ...(n % 7 === 0 ? { error: "timeout" } : {}),
   };
   return usageEvent({ id: `evt-${n}`, customer: `cus_${n % 4}`, occurredAt, data });
+}
+
+/** The activation of a meter in every partition. */
+export function activate(version: MeterVersion): LogRecord[] {
+  return controlOf({ kind: "meter.activate", ...version });
+}
+
+/** Between two usage events. */
+const STEP_MS = 15_000;
+
+/** Traffic of every fate around a midnight. */
+export function sendTraffic(world: World, events: number): void {
+  for (let n = 0; n < events; n += 1) {
+    const at = STARTED_AT + n * STEP_MS;
+    const event = nthEvent(n, at - (n % 11) * 7 * MINUTE_MS);
+    world.append(at, [recordOf(event)]);
+    if (n % 20 === 0) world.append(at, [recordOf(event)]);
+    if (n % 25 === 0) world.append(at, [recordOf({ ...event, data: { inputTokens: 999 } })]);
+    if (n % 30 === 0) world.append(at, [recordOf(nthEvent(1_000 + n, at - 40 * DAY_MS))]);
+    if (n % 40 === 0) world.append(at, [recordOf(nthEvent(2_000 + n, at + DAY_MS))]);
+    if (n % 45 === 0) world.append(at, [recordOf(nthEvent(4_000 + n, Date.UTC(2300, 0, 1)))]);
+    if (n % 50 === 0) world.append(at, [recordOf({ ...event, id: `bad-${n}`, data: { inputTokens: "x" } })]);
+    const foreign = nthEvent(3_000 + n, at);
+    if (n % 30 === 0) world.append(at, [recordOf(foreign, (partitionOfEvent(foreign, PARTITIONS) + 1) % PARTITIONS)]);
+  }
+}
+
+/** Takes back, or replaces, the n-th usage event where it was counted. */
+export async function correct(world: World, n: number, replacement: UsageEvent | null): Promise<void> {
+  const event = nthEvent(n, STARTED_AT + n * STEP_MS - (n % 11) * 7 * MINUTE_MS);
+  const [row] = await world.analytics.select<{ partition: string; offset: string }>(
+    "SELECT toString(logPartition) AS partition, toString(min(logOffset)) AS offset FROM raw_events WHERE id = {id:String} AND status = 'counted' GROUP BY logPartition",
+    { id: event.id },
+  );
+  if (row === undefined) throw new Error(`${event.id} is not counted`);
+  const target = { offset: Number(row.offset), event: encodeUsageEvent(event, {}).toString("utf8") };
+  const fact =
+    replacement === null
+      ? ({ kind: "void", ...target } as const)
+      : ({ kind: "replace", ...target, replacement: encodeUsageEvent(replacement, {}).toString("utf8") } as const);
+  world.append(STARTED_AT + 3 * 60 * MINUTE_MS + n * 1_000, controlOf(fact, Number(row.partition)));
+}
+
+/** A replacement of the n-th usage event that belongs to the same partition. */
+export function replacementOf(n: number): UsageEvent {
+  const original = nthEvent(n, STARTED_AT + n * STEP_MS - (n % 11) * 7 * MINUTE_MS);
+  const wanted = partitionOfEvent(original, PARTITIONS);
+  for (let turn = 0; ; turn += 1) {
+    const event = { ...nthEvent(n + 1, original.occurredAt ?? 0), customer: original.customer, id: `new-${n}-${turn}` };
+    if (partitionOfEvent(event, PARTITIONS) === wanted) return event;
+  }
 }
