@@ -28,7 +28,13 @@ const MINUTE_MS = 60_000;
 
 /** The stream of these tests, and what the auditor is told of it. */
 export const STREAM = { streamId: 1, partitionCount: PARTITIONS, bookingWindowSeconds: 900 };
-const AUDITED = { ...STREAM, horizonSeconds: 840 * 3_600, maxAgeSeconds: 816 * 3_600, maxAheadSeconds: 300 };
+const AUDITED = {
+  ...STREAM,
+  predecessors: [],
+  horizonSeconds: 840 * 3_600,
+  maxAgeSeconds: 816 * 3_600,
+  maxAheadSeconds: 300,
+};
 
 /** Half an hour before a midnight of the past: the traffic crosses it. */
 export const STARTED_AT = Math.floor(Date.now() / DAY_MS) * DAY_MS - 2 * DAY_MS - 30 * MINUTE_MS;
@@ -36,68 +42,89 @@ export const STARTED_AT = Math.floor(Date.now() / DAY_MS) * DAY_MS - 2 * DAY_MS 
 export interface World {
   readonly analytics: AnalyticsStore;
   readonly log: MemoryLog;
+  readonly stream: {
+    readonly streamId: number;
+    readonly partitionCount: number;
+    readonly bookingWindowSeconds: number;
+  };
+  readonly clock: { now(): number };
   audit(checks?: readonly AuditCheck[]): Promise<AuditReport>;
-  /** Appends records as received at this instant; the partition is the record's own. */
-  append(receivedAt: number, records: readonly LogRecord[]): void;
+  /** Appends records as received at this instant; the partition is the record's own. The reader that is named hears of it. */
+  append(receivedAt: number, records: readonly LogRecord[], reader?: MemoryLog): void;
   /** Runs an aggregator until everything in the log is stored, and stops it. */
   fold(): Promise<void>;
   close(): Promise<void>;
 }
 
-export async function openWorld(): Promise<World> {
+/** Fresh tables and an empty log. The clock is that of the records, or the machine's when `isLive`. */
+export async function openWorld(options: { bookingWindowSeconds?: number; isLive?: boolean } = {}): Promise<World> {
+  const { bookingWindowSeconds = 900, isLive = false } = options;
   const folder = await mkdtemp(join(tmpdir(), "tallyhouse-audit-"));
   const opened = await openClickHouse({ path: join(folder, "clickhouse") });
   const analytics = opened.store;
   await migrateClickHouse(analytics, MIGRATIONS);
-  const clock = { at: STARTED_AT, now: () => clock.at };
+  const stream = { ...STREAM, bookingWindowSeconds };
+  const clock = { at: STARTED_AT, now: () => (isLive ? Date.now() : clock.at) };
   const log = new MemoryLog({ partitionCount: PARTITIONS, clock, batchRecordsMax: 50 });
-  return {
+  const world: World = {
     analytics,
     log,
+    stream,
+    clock,
     audit: (checks) =>
-      runAudit({ analytics, log }, { stream: AUDITED, redirectWaitMs: 0, ...(checks === undefined ? {} : { checks }) }),
-    append(receivedAt, records) {
+      runAudit(
+        { analytics, log },
+        { stream: { ...AUDITED, ...stream }, redirectWaitMs: 0, ...(checks === undefined ? {} : { checks }) },
+      ),
+    append(receivedAt, records, reader = log) {
       clock.at = Math.max(clock.at, receivedAt);
-      for (const record of records) log.appendAt(receivedAt, record);
+      for (const record of records) reader.appendAt(receivedAt, record);
     },
-    fold: () => foldAll(analytics, log, clock),
+    async fold() {
+      const aggregator = runAggregator(world, analytics);
+      await until(aggregator.isStored, { timeoutMs: 60_000, what: "everything is stored" });
+      aggregator.stop();
+      await aggregator.ended;
+    },
     async close() {
       await opened.close();
       await rm(folder, { recursive: true });
     },
   };
+  return world;
 }
 
-async function foldAll(analytics: AnalyticsStore, log: MemoryLog, clock: { now(): number }): Promise<void> {
-  const reader = log.reader();
+/** An aggregator on a reader of its own; `stop` is not waited for. */
+export function runAggregator(world: World, analytics: AnalyticsStore) {
+  const reader = world.log.reader();
   const aggregator = buildAggregator(
     {
       ...AggregatorConfigSchema.parse({ FLUSH_INTERVAL_MS: 5 }),
-      stream: { ...STREAM, hashSeed: Buffer.from("0123456789abcdef") },
+      stream: { ...world.stream, hashSeed: Buffer.from("0123456789abcdef") },
       controlKeys: [KEY],
     },
     {
       log: reader,
       analytics,
-      clock,
+      clock: world.clock,
       random: () => 0.5,
       logger: createLogger({ level: "silent", name: "test" }),
       metrics: createMetrics(),
     },
   );
-  const stop = new AbortController();
-  const ended = aggregator.run(stop.signal);
-  const isStored = (): boolean => {
-    const { partitions, isReady } = aggregator.status();
-    return (
-      isReady && partitions.every(({ partition, storedOffset }) => storedOffset === reader.entries(partition).length)
-    );
+  const stopper = new AbortController();
+  const ended = aggregator.run(stopper.signal).finally(() => reader.close());
+  return {
+    ended,
+    reader,
+    isStored: (): boolean => {
+      const { partitions, isReady } = aggregator.status();
+      return (
+        isReady && partitions.every(({ partition, storedOffset }) => storedOffset === reader.entries(partition).length)
+      );
+    },
+    stop: () => stopper.abort(),
   };
-  await Promise.race([ended, until(isStored, { timeoutMs: 30_000, what: "everything is stored" })]);
-  stop.abort();
-  await ended;
-  await aggregator.close();
-  reader.close();
 }
 
 /** The record of a usage event where it belongs, or in a wrong partition. */
@@ -121,7 +148,10 @@ export const METERS: readonly MeterVersion[] = [
   meterVersion({ meter: "smallest", rule: { aggregation: "min", dimensions: { model: "/model" } } }),
   meterVersion({ meter: "largest", rule: { aggregation: "max" } }),
   meterVersion({ meter: "newest", rule: { aggregation: "latest", value: "/gauge" } }),
-  meterVersion({ meter: "users", rule: { aggregation: "unique_count", value: "/user", dimensions: { model: "/model" } } }),
+  meterVersion({
+    meter: "users",
+    rule: { aggregation: "unique_count", value: "/user", dimensions: { model: "/model" } },
+  }),
   meterVersion({
     meter: "good_tokens",
     rule: {
@@ -134,7 +164,18 @@ export const METERS: readonly MeterVersion[] = [
   }),
 ];
 
-const MODELS = ["small", "large", "it's \\ \"odd\"", "é".repeat(200), "\ud800 half", 200, 0.000_000_1, true, null, { no: 1 }];
+const MODELS = [
+  "small",
+  "large",
+  'it\'s \\ "odd"',
+  "é".repeat(200),
+  "\ud800 half",
+  200,
+  0.000_000_1,
+  true,
+  null,
+  { no: 1 },
+];
 const VALUES = [7, "12.000000001", -3, 0.123_456_789_9, 4_194_303.999_999_9, "1e3", 8_007_199_254_740_993, "0.5"];
 
 /** The n-th usage event: texts, numbers and nesting of many kinds. */

@@ -101,6 +101,7 @@ export async function buildConsole(
 export function auditedStreamOf(config: Omit<ConsoleConfig, "controlKey">): AuditedStream {
   return {
     ...config.stream,
+    predecessors: config.stream.predecessors ?? [],
     horizonSeconds: config.DEDUPE_HORIZON_HOURS * SECONDS_PER_HOUR,
     maxAgeSeconds: config.MAX_AGE_HOURS * SECONDS_PER_HOUR,
     maxAheadSeconds: config.MAX_AHEAD_SECONDS,

@@ -25,7 +25,7 @@ export const ConsoleConfigSchema = z.object({
 /** The console's configuration: its own variables, and what the composer knows about the stream. */
 export type ConsoleConfig = Readonly<z.infer<typeof ConsoleConfigSchema>> & {
   /** The stream whose progress, control records and log are shown. Its hash seed is not needed here. */
-  readonly stream: Pick<StreamIdentity, "streamId" | "partitionCount" | "bookingWindowSeconds">;
+  readonly stream: Pick<StreamIdentity, "streamId" | "partitionCount" | "bookingWindowSeconds" | "predecessors">;
   /** Signs what the outbox appends; the aggregator knows the same key. */
   readonly controlKey: ControlKey;
 };
@@ -40,6 +40,7 @@ const ConsoleProcessSchema = SharedSettingsSchema.pick({
   LOG_PARTITIONS: true,
   BOOKING_WINDOW_SECONDS: true,
   STREAM_ID: true,
+  STREAM_PREDECESSORS: true,
   CONTROL_SIGNING_KEY: true,
   CLICKHOUSE_URL: true,
   POSTGRES_URL: true,

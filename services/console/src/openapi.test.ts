@@ -45,7 +45,7 @@ test("every described route is registered", () => {
       expect([path, app.hasRoute({ method: method.toUpperCase() as "GET", url: path })]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(7);
+  expect(Object.keys(document.paths)).toHaveLength(8);
 });
 
 test("a route that is not described ends the start", () => {

@@ -152,7 +152,11 @@ const PATHS: Paths = {
     }),
   },
   "/admin/v1/audits": {
-    get: operation({ id: "getAudits", summary: "The newest audits, newest first.", responses: { "200": json("audits") } }),
+    get: operation({
+      id: "getAudits",
+      summary: "The newest audits, newest first.",
+      responses: { "200": json("audits") },
+    }),
     post: operation({
       id: "beginAudit",
       summary: "Audits what is stored: checks A1 to A8, or some of them.",

@@ -12,8 +12,12 @@ function rawSql(cut: AuditCut): string {
   WHERE r.stream = ${cut.stream.streamId} AND r.logOffset < c.nextOffset`;
 }
 
-/** A1: every offset of the prefix has a row, within a day and from one day to the next. */
+/**
+ * A1: every offset of the prefix has a row, within a day, from one day to the next, and from 0 on; a stream that goes on from another may
+ * begin later.
+ */
 export function holesStatement(cut: AuditCut): string {
+  const { stream } = cut;
   return `
 WITH cut AS (${cutSql(cut)}),
 days AS (
@@ -28,7 +32,7 @@ FROM (
   FROM days WINDOW byDay AS (PARTITION BY logPartition ORDER BY day ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)) AS d
 INNER JOIN cut AS c ON c.logPartition = d.logPartition
 WHERE lastOffset - firstOffset + 1 != offsets
-  OR firstOffset != ifNull(wantedFirst, if(c.isWhole, 0, firstOffset))
+  OR firstOffset != ifNull(wantedFirst, ${stream.predecessors.length === 0 ? "if(c.isKept, 0, firstOffset)" : "firstOffset"})
   OR lastOffset != ifNull(wantedLast, c.nextOffset - 1)
 UNION ALL
 SELECT logPartition, toDate(0), 0, 0, 0, NULL, nextOffset - 1 FROM cut
@@ -53,29 +57,34 @@ GROUP BY logPartition, logOffset HAVING different > 1`;
  * A3: what became of every usage event, decided again from identities as text. In the order of offsets: one that was counted within the
  * horizon makes the next a duplicate, or a conflict when its payload differs; else too old is too late and too far ahead too early.
  * A replacement waives the age, and an occurredAt outside 1970 to 2200 is stored as 1970, so that both age verdicts are possible.
- * An identity lives in one partition.
+ * An identity lives in one partition. What a predecessor counted is known, and is not judged.
  */
 export function dedupeStatement(cut: AuditCut, { bucket, buckets }: Bucket): string {
-  const { horizonSeconds, maxAgeSeconds, maxAheadSeconds } = cut.stream;
+  const { streamId, predecessors, horizonSeconds, maxAgeSeconds, maxAheadSeconds } = cut.stream;
+  const before = predecessors.map((each) => each.streamId);
   return `
 WITH cut AS (${cutSql(cut)})
-SELECT mode, customer, source, id, partitions, arrayMap(row -> row.1, seen) AS offsets,
-  arrayMap(row -> row.2, seen) AS statuses, expected
+SELECT mode, customer, source, id, partitions, arrayMap(row -> row.2, seen) AS offsets,
+  arrayMap(row -> row.3, seen) AS statuses, expected
 FROM (
   SELECT toString(r.mode) AS mode, r.customer AS customer, r.source AS source, r.id AS id,
-    groupUniqArray(r.logPartition) AS partitions,
-    arraySort(groupUniqArray((r.logOffset, toString(r.status), toInt64(toUnixTimestamp(r.bookedAt)),
+    groupUniqArrayIf(r.logPartition, r.stream = ${streamId}) AS partitions,
+    arraySort(groupUniqArray((r.stream = ${streamId}, r.logOffset, toString(r.status), toInt64(toUnixTimestamp(r.bookedAt)),
       toInt64(toUnixTimestamp(r.occurredAt)), bitAnd(r.payloadHash, 4294967295), r.reason = 'replace'))) AS seen,
     arrayFold((known, row) -> multiIf(
-        known.2 AND row.3 - known.3 <= ${horizonSeconds},
-          (arrayPushBack(known.1, if(row.5 = known.4, 'duplicate', 'conflict')), known.2, known.3, known.4),
-        row.4 = 0 AND row.2 IN ('too_late', 'too_early'), (arrayPushBack(known.1, row.2), known.2, known.3, known.4),
-        row.3 - row.4 > ${maxAgeSeconds} AND NOT row.6,
+        NOT row.1, (arrayPushBack(known.1, row.3), true, row.4, row.6),
+        known.2 AND row.4 - known.3 <= ${horizonSeconds},
+          (arrayPushBack(known.1, if(row.6 = known.4, 'duplicate', 'conflict')), known.2, known.3, known.4),
+        row.5 = 0 AND row.3 IN ('too_late', 'too_early'), (arrayPushBack(known.1, row.3), known.2, known.3, known.4),
+        row.4 - row.5 > ${maxAgeSeconds} AND NOT row.7,
           (arrayPushBack(known.1, 'too_late'), known.2, known.3, known.4),
-        row.4 - row.3 > ${maxAheadSeconds}, (arrayPushBack(known.1, 'too_early'), known.2, known.3, known.4),
-        (arrayPushBack(known.1, 'counted'), true, row.3, row.5)),
+        row.5 - row.4 > ${maxAheadSeconds}, (arrayPushBack(known.1, 'too_early'), known.2, known.3, known.4),
+        (arrayPushBack(known.1, 'counted'), true, row.4, row.6)),
       seen, (CAST([], 'Array(String)'), false, toInt64(0), toUInt64(0))).1 AS expected
-  FROM ${rawSql(cut)} AND r.status IN ('counted', 'duplicate', 'conflict', 'too_late', 'too_early')
+  FROM raw_events AS r LEFT JOIN cut AS c ON c.logPartition = r.logPartition
+  WHERE ((r.stream = ${streamId} AND r.logOffset < c.nextOffset
+      AND r.status IN ('counted', 'duplicate', 'conflict', 'too_late', 'too_early'))
+    OR (has(CAST([${before.join(", ")}], 'Array(UInt16)'), r.stream) AND r.status = 'counted'))
     AND cityHash64(r.customer, r.id) % ${buckets} = ${bucket}
   GROUP BY mode, customer, source, id)
 WHERE statuses != expected OR length(partitions) > 1`;
@@ -89,7 +98,7 @@ SELECT c.logPartition AS logPartition, c.nextOffset AS nextOffset, c.counted AS 
 FROM cut AS c LEFT JOIN (
   SELECT r.logPartition AS logPartition, groupBitmapIf(r.logOffset, r.status = 'counted') AS stored
   FROM ${rawSql(cut)} GROUP BY logPartition) AS s ON s.logPartition = c.logPartition
-WHERE if(c.isWhole, stored != c.counted, stored > c.counted)`;
+WHERE if(c.isKept, stored != c.counted, stored > c.counted)`;
 }
 
 /** identities keep 45 days; two days of margin, as for raw_events. */
@@ -206,7 +215,9 @@ WHERE (times > 1 OR v.named != v.target OR v.target >= v.logOffset
  * activate, end, take back or close is in control_records. Repetitions leave a raw row only, so the second is asked per subject.
  */
 export function controlsStatement(cut: AuditCut): string {
-  const { streamId } = cut.stream;
+  const { streamId, predecessors } = cut.stream;
+  // A log that is read again has control records of the stream before, which do nothing here.
+  const own = predecessors.length === 0 ? "" : ` AND JSONExtractUInt(r.body, 'stream') = ${streamId}`;
   const subject = (text: string): string =>
     `concat(JSONExtractString(${text}, 'mode'), '/', JSONExtractString(${text}, 'meter'), '/', JSONExtractRaw(${text}, 'version'), JSONExtractRaw(${text}, 'offset'))`;
   return `
@@ -231,5 +242,5 @@ FROM raw AS r
 WHERE if(r.status = 'counted',
     (r.logPartition, r.logOffset) NOT IN (SELECT logPartition, logOffset FROM controls),
     (r.logPartition, if(r.kind = 'replace', 'void', r.kind), ${subject("r.body")}) NOT IN (
-      SELECT logPartition, if(kind = 'replace', 'void', kind), ${subject("body")} FROM controls))`;
+      SELECT logPartition, if(kind = 'replace', 'void', kind), ${subject("body")} FROM controls)${own})`;
 }

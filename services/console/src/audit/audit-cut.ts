@@ -4,6 +4,8 @@ import { z } from "zod";
 
 /** What an audit must know of the deployment; the aggregator's own settings, never read from what it stored. */
 export interface AuditedStream extends Pick<StreamIdentity, "streamId" | "partitionCount" | "bookingWindowSeconds"> {
+  /** Streams that this one goes on from: what they counted is known, and their meters count on. */
+  readonly predecessors: readonly { readonly streamId: number; readonly partitionCount: number }[];
   readonly horizonSeconds: number;
   readonly maxAgeSeconds: number;
   readonly maxAheadSeconds: number;
@@ -18,8 +20,8 @@ export interface PartitionCut {
   readonly clockAt: number;
   /** Usage events counted in the prefix, as `progress` says. */
   readonly counted: number;
-  /** Whether rows can have expired; if not, offset 0 is still stored. */
-  readonly isWhole: boolean;
+  /** Whether no row of the partition can have expired. */
+  readonly isKept: boolean;
 }
 
 /** A meter version as its `meter.activate` record says, with its place in each partition's prefix. */
@@ -94,26 +96,27 @@ export async function takeCut(analytics: AnalyticsStore, stream: AuditedStream):
     params,
   );
   const controls = await analytics.select<ControlRow>(
-    `SELECT toString(logPartition) AS partition, toString(logOffset) AS offset,
+    `SELECT stream, toString(logPartition) AS partition, toString(logOffset) AS offset,
        toString(toUnixTimestamp64Milli(bookedAt)) AS bookedAt, kind, body
      FROM control_records FINAL
-     WHERE stream = {stream:UInt16} AND kind IN ('meter.activate', 'meter.end')
+     WHERE stream IN {streams:Array(UInt16)} AND kind IN ('meter.activate', 'meter.end')
      ORDER BY logPartition, logOffset`,
-    params,
+    { streams: [stream.streamId, ...stream.predecessors.map(({ streamId }) => streamId)] },
   );
   const [kept] = await analytics.select<Record<"keptFrom", string>>(
     `SELECT toString(toUnixTimestamp(toStartOfDay(now('UTC') - INTERVAL ${KEPT_DAYS} DAY))) AS keptFrom`,
   );
   const keptFrom = Number(kept?.keptFrom ?? 0);
   const oldest = new Map<number, number>();
-  for (const { partition, bookedAt } of [...controls].reverse()) oldest.set(Number(partition), Number(bookedAt));
+  const own = controls.filter((row) => row.stream === stream.streamId);
+  for (const { partition, bookedAt } of [...own].reverse()) oldest.set(Number(partition), Number(bookedAt));
   const partitions = progress.map((row) => ({
     partition: Number(row.partition),
     nextOffset: Number(row.next),
     clockAt: Number(row.clock),
     counted: Number(row.counted),
     // control_records never expire: the first of them tells how old the partition is.
-    isWhole: (oldest.get(Number(row.partition)) ?? 0) >= keptFrom * 1_000,
+    isKept: (oldest.get(Number(row.partition)) ?? 0) >= keptFrom * 1_000,
   }));
   const below = new Map(partitions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   return {
@@ -121,13 +124,29 @@ export async function takeCut(analytics: AnalyticsStore, stream: AuditedStream):
     partitions,
     keptFrom,
     meters: metersOf(
-      controls.filter(({ partition, offset }) => Number(offset) < (below.get(Number(partition)) ?? 0)),
+      [
+        ...stream.predecessors.flatMap((before) => inheritedOf(controls, before, partitions)),
+        ...own.filter(({ partition, offset }) => Number(offset) < (below.get(Number(partition)) ?? 0)),
+      ],
       new Set(backfills.map(({ partition, name }) => `${partition} ${name}`)),
     ),
   };
 }
 
-type ControlRow = Record<"partition" | "offset" | "bookedAt" | "kind" | "body", string>;
+type ControlRow = Record<"partition" | "offset" | "bookedAt" | "kind" | "body", string> & { readonly stream: number };
+
+/** A predecessor's meters as if they stood before the first record of the partitions that go on from its own. */
+function inheritedOf(
+  controls: readonly ControlRow[],
+  before: { readonly streamId: number; readonly partitionCount: number },
+  partitions: readonly PartitionCut[],
+): ControlRow[] {
+  return partitions.flatMap(({ partition }) =>
+    controls
+      .filter((row) => row.stream === before.streamId && Number(row.partition) === partition % before.partitionCount)
+      .map((row) => ({ ...row, partition: String(partition), offset: "0" })),
+  );
+}
 
 /** One entry per meter version; in a partition the first activation and the earliest end hold. */
 function metersOf(controls: readonly ControlRow[], backfilled: ReadonlySet<string>): AuditedMeter[] {

@@ -44,12 +44,12 @@ GROUP BY mode, meter, meterVersion, logPartition`;
 /** The partitions of the cut as rows. Literal, so that the statement says by itself which prefix it judges. */
 export function cutSql(cut: AuditCut): string {
   const { bookingWindowSeconds } = cut.stream;
-  const rows = cut.partitions.map(({ partition, nextOffset, clockAt, counted, isWhole }) => {
+  const rows = cut.partitions.map(({ partition, nextOffset, clockAt, counted, isKept }) => {
     const clock = Math.floor(clockAt / 1_000);
-    return `(${partition}, ${nextOffset}, ${clock - (clock % bookingWindowSeconds)}, ${clockAt}, ${counted}, ${Number(isWhole)})`;
+    return `(${partition}, ${nextOffset}, ${clock - (clock % bookingWindowSeconds)}, ${clockAt}, ${counted}, ${Number(isKept)})`;
   });
   const columns =
-    "logPartition UInt16, nextOffset UInt64, openWindow Int64, clockAt Int64, counted UInt64, isWhole UInt8";
+    "logPartition UInt16, nextOffset UInt64, openWindow Int64, clockAt Int64, counted UInt64, isKept UInt8";
   return `SELECT * FROM values('${columns}', ${rows.join(", ")})`;
 }
 
@@ -59,8 +59,7 @@ function activeSql(places: readonly MeterPlace[]): string {
     ({ partition, offset, bookedAt, untilAt, isBackfilled }) =>
       `(${partition}, ${offset}, ${Math.floor(bookedAt / 1_000)}, ${untilAt ?? NEVER_MS}, ${Number(isBackfilled)})`,
   );
-  const columns =
-    "logPartition UInt16, activeFrom UInt64, activeBooked Int64, untilMs Int64, isBackfilled UInt8";
+  const columns = "logPartition UInt16, activeFrom UInt64, activeBooked Int64, untilMs Int64, isBackfilled UInt8";
   return `SELECT p.*, c.nextOffset AS nextOffset, c.openWindow AS openWindow
     FROM values('${columns}', ${rows.join(", ")}) AS p INNER JOIN cut AS c ON c.logPartition = p.logPartition`;
 }
@@ -76,11 +75,17 @@ function contributionsSql(cut: AuditCut, meter: AuditedMeter, { bucket, buckets 
   const dimensions = Object.values(rule.dimensions);
   const compared = rule.where.filter(({ exists }) => exists === undefined);
   const isUnique = rule.aggregation === "unique_count";
-  const texts = [...dimensions, ...compared.map(({ path }) => path), ...(isUnique && rule.value !== undefined ? [rule.value] : [])];
+  const texts = [
+    ...dimensions,
+    ...compared.map(({ path }) => path),
+    ...(isUnique && rule.value !== undefined ? [rule.value] : []),
+  ];
   const isValued = rule.value !== undefined && !isUnique;
   const conditions = [
     ...compared.map((condition, index) => comparisonSql(condition, `texts[${dimensions.length + index + 1}]`)),
-    ...rule.where.flatMap(({ path, exists }) => (exists === undefined ? [] : [`(${existsSql("json", path)}) = ${exists}`])),
+    ...rule.where.flatMap(({ path, exists }) =>
+      exists === undefined ? [] : [`(${existsSql("json", path)}) = ${exists}`],
+    ),
     `atMs >= ${instantOf(rule.from)}`,
     "atMs < untilMs",
     // Older rows may have expired: lane 0 is judged by its booking, lane 1 by its usage.

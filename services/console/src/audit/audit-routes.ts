@@ -12,7 +12,12 @@ const WAIT_MS = 20_000;
 
 /** Which checks; all of them when absent. */
 export const AuditBodySchema = z
-  .strictObject({ checks: z.array(z.enum(AUDIT_CHECKS)).min(1).default([...AUDIT_CHECKS]) })
+  .strictObject({
+    checks: z
+      .array(z.enum(AUDIT_CHECKS))
+      .min(1)
+      .default([...AUDIT_CHECKS]),
+  })
   .default({ checks: [...AUDIT_CHECKS] });
 
 /** `/admin/v1/audits`: begin one, list them. They judge both modes; differing rows are shown to live tokens alone. */

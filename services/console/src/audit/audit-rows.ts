@@ -45,7 +45,13 @@ export async function claimAudit(
      ON CONFLICT (scheduled_for) DO UPDATE SET state = 'running', started_at = $3, finished_at = NULL, failure = NULL
        WHERE (audit.state = 'running' AND audit.started_at < $4) OR (audit.state = 'failed' AND audit.started_at < $5)
      RETURNING ${COLUMNS}`,
-    [input.day, JSON.stringify(input.wanted), new Date(input.at), new Date(input.at - TAKEOVER_MS), new Date(input.at - RETRY_MS)],
+    [
+      input.day,
+      JSON.stringify(input.wanted),
+      new Date(input.at),
+      new Date(input.at - TAKEOVER_MS),
+      new Date(input.at - RETRY_MS),
+    ],
   );
   return row ?? null;
 }

@@ -37,7 +37,8 @@ export function createAudits(
       const report = await runAudit(ports, { stream: config.stream, checks: row.wanted, signal: stopper.signal });
       await finishAudit(control, row, { at: clock.now(), report });
       const differing = report.checks.filter(({ differences }) => differences > 0).map(({ check }) => check);
-      if (differing.length > 0) logger.error({ audit: row.id, differing }, "stored rows differ: docs/runbooks/audit.md");
+      if (differing.length > 0)
+        logger.error({ audit: row.id, differing }, "stored rows differ: docs/runbooks/audit.md");
     } catch (error) {
       await giveUp(row, error);
     }

@@ -69,10 +69,7 @@ export interface AuditInput {
  * Runs the checks in turn, one statement at a time. Changes nothing.
  * @throws {TallyhouseError} STORE_UNAVAILABLE, LOG_UNAVAILABLE (retry): nothing can be said then.
  */
-export async function runAudit(
-  ports: AuditPorts,
-  input: AuditInput,
-): Promise<AuditReport> {
+export async function runAudit(ports: AuditPorts, input: AuditInput): Promise<AuditReport> {
   const { stream, checks = AUDIT_CHECKS, redirectWaitMs = REDIRECT_WAIT_MS, signal } = input;
   const cut = await takeCut(ports.analytics, stream);
   const sizes = await readSizes(ports.analytics, cut);
@@ -127,13 +124,25 @@ function find(ports: AuditPorts, { check, cut, sizes, redirectWaitMs: waitMs, si
     case "A1":
       return findAll(analytics, [holesStatement(cut)], signal);
     case "A2":
-      return findAll(analytics, many.map((bucket) => copiesStatement(cut, bucket)), signal);
+      return findAll(
+        analytics,
+        many.map((bucket) => copiesStatement(cut, bucket)),
+        signal,
+      );
     case "A3":
-      return findAll(analytics, many.map((bucket) => dedupeStatement(cut, bucket)), signal);
+      return findAll(
+        analytics,
+        many.map((bucket) => dedupeStatement(cut, bucket)),
+        signal,
+      );
     case "A4":
       return findAll(analytics, rollupStatements(cut, sizes), signal);
     case "A5":
-      return findAll(analytics, [countedStatement(cut), ...many.map((bucket) => identitiesStatement(cut, bucket))], signal);
+      return findAll(
+        analytics,
+        [countedStatement(cut), ...many.map((bucket) => identitiesStatement(cut, bucket))],
+        signal,
+      );
     case "A7":
       return findLostRedirects(ports, { cut, buckets: many, signal, waitMs });
     case "A8":
@@ -230,7 +239,11 @@ async function findLostRedirects(
 ): Promise<Found> {
   const { cut, buckets, signal, waitMs } = input;
   const ask = (folded: readonly number[]): Promise<Found> =>
-    findAll(analytics, buckets.map((bucket) => redirectsStatement(cut, bucket, folded)), signal);
+    findAll(
+      analytics,
+      buckets.map((bucket) => redirectsStatement(cut, bucket, folded)),
+      signal,
+    );
   const all = Array.from({ length: cut.stream.partitionCount }, (_, partition) => partition);
   const suspected = await ask(all);
   if (suspected.differences === 0) return suspected;
