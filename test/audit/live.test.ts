@@ -46,8 +46,8 @@ test("G3 nothing looks like a fault while writers write, die and come back", { t
   try {
     world.append(Date.now(), CHECKED_METERS.flatMap(activate));
     for (let life = 0; life < LIVES; life += 1) {
-      const { store, kill } = mortal(world.analytics);
-      const aggregator = runAggregator(world, store);
+      const process = mortal(world.analytics);
+      const aggregator = runAggregator(world, process.store);
       const [before] = await world.analytics.select<{ rows: string }>(
         "SELECT toString(count()) AS rows FROM raw_events",
       );
@@ -66,7 +66,7 @@ test("G3 nothing looks like a fault while writers write, die and come back", { t
         },
         { timeoutMs: 30_000, what: "this life stores something" },
       );
-      kill();
+      process.kill();
       // Its stop is not waited for: what it still writes lands beside its successor's rows.
       aggregator.stop();
     }

@@ -33,7 +33,7 @@ describe("POST /admin/v1/audits", () => {
     expect(live).toMatchObject({ status: 200, body: { state: "differs", checks: [{ check: "A5" }] } });
     const [check] = checksOf(live.body);
     expect(check?.examples).toContainEqual(expect.objectContaining({ logOffset: "1001", identities: [] }));
-    expect(check?.statement).toContain("identities");
+    expect(check?.statement).toContain("raw_events");
     const shown = await console.get("/admin/v1/audits", "test");
     expect(shown.body).toMatchObject({
       audits: [{ checks: [{ differences: check?.differences, examples: [], statement: null }] }],
@@ -42,7 +42,7 @@ describe("POST /admin/v1/audits", () => {
 
   test("one at a time; an unknown check is refused", async () => {
     const both = await Promise.all([console.post("/admin/v1/audits", {}), console.post("/admin/v1/audits", {})]);
-    expect(both.map(({ status }) => status).sort()).toEqual([200, 409]);
+    expect(new Set(both.map(({ status }) => status))).toEqual(new Set([200, 409]));
     expect(await console.post("/admin/v1/audits", { checks: ["A9"] })).toMatchObject({
       status: 400,
       body: { code: "BODY_INVALID" },
