@@ -5,8 +5,8 @@ import { until } from "@tallyhouse/testkit";
 import { expect, test } from "vitest";
 import { activate, METERS, nthEvent, openWorld, recordOf, runAggregator } from "./world.ts";
 
-const LIVES = 8;
-const EVENTS_PER_LIFE = 150;
+const LIVES = 4;
+const EVENTS_PER_LIFE = 100;
 const CHECKED_METERS = METERS.filter(({ meter }) => ["tokens", "users"].includes(meter));
 
 /** A store whose process dies: from then on every second insert is done and not answered, every other one is lost. */

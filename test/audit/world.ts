@@ -99,7 +99,7 @@ export function runAggregator(world: World, analytics: AnalyticsStore) {
   const reader = world.log.reader();
   const aggregator = buildAggregator(
     {
-      ...AggregatorConfigSchema.parse({ FLUSH_INTERVAL_MS: 5 }),
+      ...AggregatorConfigSchema.parse({ FLUSH_INTERVAL_MS: 50 }),
       stream: { ...world.stream, hashSeed: Buffer.from("0123456789abcdef") },
       controlKeys: [KEY],
     },

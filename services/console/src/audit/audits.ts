@@ -32,28 +32,6 @@ export function createAudits(
   const stopper = new AbortController();
   let running: Promise<void> | null = null;
 
-  const run = async (row: AuditRow): Promise<void> => {
-    try {
-      const report = await runAudit(ports, { stream: config.stream, checks: row.wanted, signal: stopper.signal });
-      await finishAudit(control, row, { at: clock.now(), report });
-      const differing = report.checks.filter(({ differences }) => differences > 0).map(({ check }) => check);
-      if (differing.length > 0)
-        logger.error({ audit: row.id, differing }, "stored rows differ: docs/runbooks/audit.md");
-    } catch (error) {
-      await giveUp(row, error);
-    }
-  };
-
-  /** An audit changes nothing, so it may end anywhere; what it could not write stays `running` until it is taken over. */
-  const giveUp = async (row: AuditRow, error: unknown): Promise<void> => {
-    metrics.failed.inc();
-    logger.error({ audit: row.id, err: error }, "an audit could not run to its end");
-    const failure = error instanceof Error ? error.message : String(error);
-    await finishAudit(control, row, { at: clock.now(), failure }).catch((cause: unknown) => {
-      logger.error({ audit: row.id, err: cause }, "nor could that be stored");
-    });
-  };
-
   const beginWith = async (takeRow: () => Promise<AuditRow | null>) => {
     if (running !== null) return null;
     const taken = Promise.withResolvers<void>();
@@ -62,7 +40,7 @@ export function createAudits(
     try {
       const row = await takeRow();
       if (row === null) return null;
-      const done = run(row);
+      const done = perform(row, { stream: config.stream, ports, signal: stopper.signal, failed: metrics.failed });
       void done.finally(taken.resolve);
       return { id: row.id, done };
     } finally {
@@ -104,6 +82,32 @@ export function createAudits(
       await running;
     },
   };
+}
+
+interface Performance {
+  readonly stream: AuditedStream;
+  readonly ports: AuditsPorts;
+  readonly signal: AbortSignal;
+  readonly failed: Counter;
+}
+
+/** Runs the checks of a row and stores what they found. Never rejects. */
+async function perform(row: AuditRow, { stream, ports, signal, failed }: Performance): Promise<void> {
+  const { control, clock, logger } = ports;
+  try {
+    const report = await runAudit(ports, { stream, checks: row.wanted, signal });
+    await finishAudit(control, row, { at: clock.now(), report });
+    const differing = report.checks.filter(({ differences }) => differences > 0).map(({ check }) => check);
+    if (differing.length > 0) logger.error({ audit: row.id, differing }, "stored rows differ: docs/runbooks/audit.md");
+  } catch (error) {
+    // An audit changes nothing, so it may end anywhere; what it cannot write stays `running` until it is taken over.
+    failed.inc();
+    logger.error({ audit: row.id, err: error }, "an audit could not run to its end");
+    const failure = error instanceof Error ? error.message : String(error);
+    await finishAudit(control, row, { at: clock.now(), failure }).catch((cause: unknown) => {
+      logger.error({ audit: row.id, err: cause }, "nor could that be stored");
+    });
+  }
 }
 
 function createAuditMetrics(registry: Registry) {

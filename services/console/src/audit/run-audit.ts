@@ -47,9 +47,9 @@ export interface AuditPorts {
 }
 
 const EXAMPLES_MAX = 20;
-/** Raw rows of one statement that groups them by identity: some 400 bytes each in memory. */
+/** Rows of one statement: some 400 bytes each where they are grouped by identity, and a few tens of seconds of one core. */
 const ROWS_PER_BUCKET = 1_000_000;
-const BUCKETS_MAX = 64;
+const BUCKETS_MAX = 1_024;
 /** Grouping and sorting beyond this much memory go to the server's disk. */
 const SPILL_BYTES = 268_435_456;
 /** For a partition that restarts: a takeover and a rebuild of its index. */
@@ -119,7 +119,7 @@ function find(ports: AuditPorts, { check, cut, sizes, redirectWaitMs: waitMs, si
   if (check === "A6") return findBeyondLog(ports, cut);
   // Nothing was folded yet, so nothing can differ.
   if (cut.partitions.length === 0) return Promise.resolve(NOTHING);
-  const many = bucketsFor(sizes.raw, ROWS_PER_BUCKET);
+  const many = bucketsFor(sizes.raw);
   switch (check) {
     case "A1":
       return findAll(analytics, [holesStatement(cut)], signal);
@@ -165,16 +165,13 @@ async function readSizes(analytics: AnalyticsStore, { stream, meters }: AuditCut
   return { raw: await count("raw_events"), rollup, controls: await count("control_records") };
 }
 
-function bucketsFor(rows: number, rowsPerBucket: number): Bucket[] {
-  const buckets = Math.min(BUCKETS_MAX, Math.max(1, Math.ceil(rows / rowsPerBucket)));
+function bucketsFor(rows: number): Bucket[] {
+  const buckets = Math.min(BUCKETS_MAX, Math.max(1, Math.ceil(rows / ROWS_PER_BUCKET)));
   return Array.from({ length: buckets }, (_, bucket) => ({ bucket, buckets }));
 }
 
-/** Raw rows of one statement of A4: it groups by rollup keys, which are fewer, so one scan may be larger. */
-const METER_ROWS_PER_BUCKET = 5_000_000;
-
 function rollupStatements(cut: AuditCut, sizes: Sizes): string[] {
-  const buckets = bucketsFor(sizes.raw + sizes.rollup, METER_ROWS_PER_BUCKET);
+  const buckets = bucketsFor(sizes.raw + sizes.rollup);
   const ofMeters = cut.meters.flatMap((meter) => buckets.flatMap((bucket) => meterStatements(cut, meter, bucket)));
   return [unknownMetersStatement(cut), ...ofMeters];
 }
