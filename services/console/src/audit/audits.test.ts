@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { counted, openTestConsole, progress, store, type TestConsole } from "../test-support.ts";
 import { claimAudit, finishAudit, listAudits } from "./audit-rows.ts";
 import { AUDIT_CHECKS, type AuditReport, type CheckResult } from "./run-audit.ts";
@@ -7,10 +7,11 @@ const NOW = Date.UTC(2026, 10, 22, 12);
 const CLEAN: AuditReport = { isClean: true, cut: {}, checks: [] };
 let console: TestConsole;
 
-beforeEach(async () => {
+beforeAll(async () => {
   console = await openTestConsole(NOW);
 });
-afterEach(() => console.close());
+afterEach(() => console.control.query("TRUNCATE audit"));
+afterAll(() => console.close());
 
 const checksOf = (body: Record<string, unknown>): CheckResult[] => body["checks"] as CheckResult[];
 
