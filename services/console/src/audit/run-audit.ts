@@ -48,10 +48,12 @@ export interface AuditPorts {
 
 const EXAMPLES_MAX = 20;
 /** Rows of one statement: some 400 bytes each where they are grouped by identity, and a few tens of seconds of one core. */
-const ROWS_PER_BUCKET = 1_000_000;
+const ROWS_PER_BUCKET = 500_000;
 const BUCKETS_MAX = 1_024;
 /** Grouping and sorting beyond this much memory go to the server's disk. */
 const SPILL_BYTES = 268_435_456;
+/** On cores that are busy with other work; over HTTP the client's own limit of some 60 s holds. */
+const STATEMENT_SECONDS_MAX = 600;
 /** For a partition that restarts: a takeover and a rebuild of its index. */
 const REDIRECT_WAIT_MS = 60_000;
 const REDIRECT_POLL_MS = 250;
@@ -194,7 +196,8 @@ async function findOne(analytics: AnalyticsStore, statement: string): Promise<Fo
   const [row] = await analytics.select<{ differences: string; examples: readonly string[] }>(
     `SELECT toString(count()) AS differences, groupArray(${EXAMPLES_MAX})(formatRowNoNewline('JSONEachRow', *)) AS examples
      FROM (${statement})
-     SETTINGS max_bytes_before_external_group_by = ${SPILL_BYTES}, max_bytes_before_external_sort = ${SPILL_BYTES}`,
+     SETTINGS max_bytes_before_external_group_by = ${SPILL_BYTES}, max_bytes_before_external_sort = ${SPILL_BYTES},
+       max_execution_time = ${STATEMENT_SECONDS_MAX}`,
   );
   const differences = Number(row?.differences ?? 0);
   if (row === undefined || differences === 0) return NOTHING;
