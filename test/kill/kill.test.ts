@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pause } from "@tallyhouse/runtime";
-import { openStoppedFolder } from "@tallyhouse/standalone";
+import { auditPorts, openStoppedFolder } from "@tallyhouse/standalone";
 import { generateDay, seededRandom } from "@tallyhouse/standalone/demo";
 import { until } from "@tallyhouse/testkit";
 import { expect, test } from "vitest";
@@ -89,6 +89,8 @@ test(
       const oracle = recount(events.filter((event) => client.sent.has(event.id)));
       expect(await withStopped(env, ({ analytics }) => storedTotals(analytics))).toEqual(oracle);
       expect(emulatorTotals(truth)).toEqual(oracle);
+      const { checks } = await withStopped(env, (ports) => auditPorts(ports, env));
+      expect(checks.flatMap(({ examples }) => examples)).toEqual([]);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { partitionOfKey, recordKeyOf } from "@tallyhouse/domain";
-import { startStandalone } from "@tallyhouse/standalone";
+import { auditPorts, startStandalone } from "@tallyhouse/standalone";
 import {
   applyMeters,
   cloudEventOf,
@@ -50,7 +50,7 @@ test.each(traces)(
     });
     expect(workload.expected).toHaveLength(trace.totals);
     const folder = mkdtempSync(join(tmpdir(), "tallyhouse-traces-"));
-    const standalone = await startStandalone({
+    const env = {
       BOOKING_WINDOW_SECONDS: "5",
       REPORT_LATENESS_SECONDS: "0",
       REPORT_INTERVAL_MS: "500",
@@ -63,7 +63,8 @@ test.each(traces)(
       TALLYHOUSE_DATA: folder,
       TALLYHOUSE_PORT: "0",
       TALLYHOUSE_METERS: "none",
-    });
+    };
+    const standalone = await startStandalone(env);
     try {
       const { analytics, control, log } = standalone.ports;
       await applyMeters(standalone, workload.metersFile);
@@ -113,6 +114,8 @@ test.each(traces)(
         conflict: plan.conflicts.length,
         redirected: MISPLACED,
       });
+      const { checks } = await auditPorts(standalone.ports, env);
+      expect(checks.flatMap(({ examples }) => examples)).toEqual([]);
     } finally {
       await standalone.stop();
       rmSync(folder, { recursive: true, force: true });

@@ -40,6 +40,7 @@ export type RejectionCode = (typeof REJECTION_CODES)[number];
 
 /** Every code of an RFC 9457 problem document of the HTTP API, one row each in docs/errors.md. */
 export const PROBLEM_CODES = [
+  "AUDIT_RUNNING",
   "AUTH_FAILURES_LIMITED",
   "AUTH_REQUIRED",
   "AUTH_INVALID",

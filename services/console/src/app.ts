@@ -17,6 +17,9 @@ import {
   type Registry,
 } from "@tallyhouse/runtime";
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
+import type { AuditedStream } from "./audit/audit-cut.ts";
+import { addAuditRoutes } from "./audit/audit-routes.ts";
+import { createAudits } from "./audit/audits.ts";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
@@ -36,6 +39,7 @@ import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
+export { AUDIT_CHECKS, type AuditCheck, type AuditReport, type CheckResult, runAudit } from "./audit/run-audit.ts";
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
 
 /** A meters file of a thousand meters has some 300 kB. */
@@ -43,6 +47,7 @@ const BODY_BYTES_MAX = 1_048_576;
 const REQUEST_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 const STORE_RETRY_SECONDS = 1;
+const SECONDS_PER_HOUR = 3_600;
 const INTERNAL: Problem = { status: 500, code: "INTERNAL", detail: "something went wrong on our side" };
 
 /** What the console works with. Every port is opened and closed by the composer. */
@@ -57,13 +62,13 @@ export interface ConsolePorts {
 }
 
 /**
- * Builds the HTTP application (usage API, admin API, the page), the outbox and the sweeper. Opens nothing: the composer listens, on a
- * loopback address only, and runs the two.
+ * Builds the HTTP application (usage API, admin API, the page), the outbox, the sweeper and the audits. Opens nothing: the composer
+ * listens, on a loopback address only, and runs the others.
  */
 export async function buildConsole(
   config: ConsoleConfig,
   ports: ConsolePorts,
-): Promise<{ app: FastifyInstance; outbox: Component; sweeper: Component }> {
+): Promise<{ app: FastifyInstance; outbox: Component; sweeper: Component; audits: Component }> {
   const { stream, controlKey: key } = config;
   const app = Fastify({
     bodyLimit: BODY_BYTES_MAX,
@@ -87,6 +92,8 @@ export async function buildConsole(
   addCorrectionRoutes(app, { ...ports, stream });
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
+  const audits = createAudits({ stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR }, ports);
+  addAuditRoutes(app, { audits, authenticator: ports.authenticator });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {
     const auth = await authenticate(request, ports.authenticator);
@@ -103,7 +110,7 @@ export async function buildConsole(
   await app.ready();
   const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
   const sweeper = createSweeper({ hour: config.CONSOLE_SWEEP_HOUR }, { ...ports, stream });
-  return { app, outbox: together(outbox, createEndWatch({ stream, maxAheadMs }, ports)), sweeper };
+  return { app, outbox: together(outbox, createEndWatch({ stream, maxAheadMs }, ports)), sweeper, audits };
 }
 
 /** Two parts with one life, under the first one's name. */
@@ -112,6 +119,17 @@ function together(first: Component, second: Component): Component {
     name: first.name,
     run: async (signal) => void (await Promise.all([first.run(signal), second.run(signal)])),
     close: async () => void (await Promise.all([first.close(), second.close()])),
+  };
+}
+
+/** What an audit is told of the stream: the same settings as the aggregator's, never what the aggregator stored. */
+export function auditedStreamOf(config: Omit<ConsoleConfig, "controlKey">): AuditedStream {
+  return {
+    ...config.stream,
+    predecessors: config.stream.predecessors ?? [],
+    horizonSeconds: config.DEDUPE_HORIZON_HOURS * SECONDS_PER_HOUR,
+    maxAgeSeconds: config.MAX_AGE_HOURS * SECONDS_PER_HOUR,
+    maxAheadSeconds: config.MAX_AHEAD_SECONDS,
   };
 }
 

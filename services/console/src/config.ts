@@ -2,6 +2,8 @@ import type { ControlKey, StreamIdentity } from "@tallyhouse/domain";
 import { controlKeysOf, type Environment, parseConfig, SharedSettingsSchema, streamOf } from "@tallyhouse/runtime";
 import { z } from "zod";
 
+const hours = z.coerce.number().int().min(1);
+
 /** What the environment may set of the console. */
 export const ConsoleConfigSchema = z.object({
   /** How long the outbox rests after it found nothing to append. */
@@ -10,7 +12,15 @@ export const ConsoleConfigSchema = z.object({
   CONSOLE_PAGE_REFRESH_SECONDS: z.coerce.number().int().min(1).max(3_600).default(5),
   /** Hour of the day, UTC, of the nightly sweep for usage events that counted twice beyond the dedupe horizon. */
   CONSOLE_SWEEP_HOUR: z.coerce.number().int().min(0).max(23).default(3),
-  /** The aggregator's own: a meter ends later than anything that may be counted already. */
+  /** UTC hour from which on the day's audit runs, on one console; `off` for none. */
+  CONSOLE_AUDIT_HOUR: z
+    .union([z.literal("off").transform(() => null), z.coerce.number().int().min(0).max(23)])
+    .default(3),
+  /** The aggregator's own setting: an audit decides duplicates again. */
+  DEDUPE_HORIZON_HOURS: hours.default(840),
+  /** The aggregator's own setting: an audit decides again what was too late. */
+  MAX_AGE_HOURS: hours.default(816),
+  /** The aggregator's own setting: an audit decides again what was too early, and a meter ends behind all that may be counted. */
   MAX_AHEAD_SECONDS: z.coerce.number().int().min(0).max(86_400).default(300),
 });
 

@@ -12,10 +12,10 @@ const exitCode = await runService({
   async start(config, logger) {
     const { opened, ...ports } = await openPorts(config, logger);
     const shared = { ...ports, clock: systemClock, logger, metrics: createMetrics() };
-    const { app, outbox, sweeper } = await buildConsole(config, shared);
+    const { app, outbox, sweeper, audits } = await buildConsole(config, shared);
     const place = { host: config.HTTP_HOST, port: config.CONSOLE_PORT, variable: "CONSOLE_PORT" };
     await listening(place, (free) => app.listen(free));
-    return [...opened, outbox, sweeper, heldOpen("console", app)];
+    return [...opened, outbox, sweeper, audits, heldOpen("console", app)];
   },
 });
 process.exit(exitCode);

@@ -60,7 +60,7 @@ test("every described route is registered", () => {
       ]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(18);
+  expect(Object.keys(document.paths)).toHaveLength(19);
 });
 
 test("a route that is not described ends the start", () => {

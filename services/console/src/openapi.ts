@@ -2,6 +2,7 @@
 import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
+import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
 import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
@@ -303,6 +304,30 @@ const PATHS: Paths = {
         "404": problem("no such meter in this mode"),
         "409": problem("usage of that instant may be counted already, or it ended before"),
         ...METER_REFUSALS,
+      },
+    }),
+  },
+  "/admin/v1/audits": {
+    get: operation({
+      id: "getAudits",
+      summary: "The newest audits, newest first.",
+      responses: { "200": json("audits") },
+    }),
+    post: operation({
+      id: "beginAudit",
+      summary: "Audits what is stored: checks A1 to A8, or some of them.",
+      more: {
+        requestBody: {
+          content: { "application/json": { schema: schemaOf(AuditBodySchema), example: { checks: ["A1", "A4"] } } },
+        },
+      },
+      responses: {
+        "200": json("the audit is done; state says clean or differs"),
+        "202": json("the audit goes on; GET shows it by its id"),
+        "400": problem("an unknown check"),
+        "409": problem("an audit runs already"),
+        "413": problem("a body has at most 1,048,576 bytes"),
+        "415": problem("send application/json"),
       },
     }),
   },

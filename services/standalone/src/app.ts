@@ -27,6 +27,7 @@ import { type StandaloneConfig, StandaloneConfigSchema } from "./config.ts";
 import { isBegun, markBegun, readOperatorKey, writeOperatorKey } from "./data-folder.ts";
 import { generateServiceToken, openPorts, type StandalonePorts } from "./ports.ts";
 
+export { auditPorts } from "./audit.ts";
 export { readOperatorKey } from "./data-folder.ts";
 
 /**
@@ -175,6 +176,7 @@ async function buildServices(input: {
     reporter,
     console.outbox,
     console.sweeper,
+    console.audits,
     heldOpen("console", console.app),
     heldOpen("gateway", gateway),
   ];

@@ -2,6 +2,7 @@
 import { parseArgs } from "node:util";
 import { TallyhouseError } from "@tallyhouse/domain";
 import { pause } from "@tallyhouse/runtime";
+import { audit } from "./audit-command.ts";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
 import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
@@ -29,8 +30,10 @@ const USAGE = `tallyhouse: usage in, exact bills out
       [--until T]                     default: as early as possible
 ${EVENTS_USAGE}
   tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
+  tallyhouse audit                    recount what is stored, in SQL alone; prints the rows that differ and exits 1,
+      [--check A4] [--json]           or 2 when it could not run
 
-diff, apply, end, close, events and check --against talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+These, but for check without --against, talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
 
@@ -73,14 +76,16 @@ async function runCommand(args: readonly string[]): Promise<number> {
       if (rest.join(" ") !== "add") throw new UsageError("token needs add");
       return say(await addToken(process.env));
     case "meters":
-    case "events":
-      return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
       return runMeters(rest, process.env, {
         out: (text) => process.stdout.write(text),
         err: (text) => process.stderr.write(text),
       });
+    case "events":
+      return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "stream":
       return closeStream(rest);
+    case "audit":
+      return runAuditCommand(rest);
     case undefined:
     case "help":
     case "--help":
@@ -173,6 +178,19 @@ async function migrate(): Promise<number> {
   const ports = await openStoppedFolder(process.env);
   await ports.close();
   return say("The data folder is up to date.");
+}
+
+/** An audit that cannot be asked for could not run: 2, as 1 says that rows differ. */
+async function runAuditCommand(args: readonly string[]): Promise<number> {
+  const print = (text: string): void => void process.stdout.write(text);
+  const complain = (text: string): void => void process.stderr.write(text);
+  try {
+    return await audit(args, { env: process.env, print, complain });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    complain(`tallyhouse: ${error.message}\n`);
+    return 2;
+  }
 }
 
 function say(text: string): number {

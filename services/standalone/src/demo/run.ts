@@ -7,6 +7,7 @@ import { formatQuantity } from "@tallyhouse/domain";
 import type { Environment } from "@tallyhouse/runtime";
 import { Stripe } from "stripe";
 import { startStandalone, type Standalone } from "../app.ts";
+import { auditPorts } from "../audit.ts";
 import { deleteTopic } from "../ports.ts";
 import { type ComparedTotal, compareTotals, waitForPipeline } from "./compare.ts";
 import { deliver } from "./deliver.ts";
@@ -73,11 +74,12 @@ export async function runDemo(options: DemoOptions): Promise<0 | 1> {
     const compared = await feedAndCompare(standalone, options);
     const different = compared.filter(isDifferent);
     printTable(compared, output);
+    const isClean = await printAudit(standalone, { env, output });
     output.line(`${((performance.now() - startedAt) / 1_000).toFixed(1)} s in all`);
     const [worst] = different;
     const difference = worst === undefined ? "0" : formatQuantity(largest(worst));
     output.line(`difference: ${difference} over ${compared.length} totals`);
-    return different.length === 0 && compared.length > 0 ? 0 : 1;
+    return isClean && different.length === 0 && compared.length > 0 ? 0 : 1;
   } finally {
     await standalone.stop();
     const brokers = env["KAFKA_BROKERS"];
@@ -117,6 +119,17 @@ export async function runDemo(options: DemoOptions): Promise<0 | 1> {
     const stripe = new Stripe("sk_live_demo", { ...running.emulator.stripeConfig, telemetry: false });
     return compareTotals({ workload, analytics, stripe, mode: running.mode });
   }
+}
+
+/** One line: whether every stored row follows from the log, recounted in SQL alone. */
+async function printAudit(
+  standalone: Standalone,
+  { env, output }: { env: Environment; output: DemoOutput },
+): Promise<boolean> {
+  const { checks, isClean } = await auditPorts(standalone.ports, env);
+  const found = checks.filter(({ differences }) => differences > 0).map(({ check }) => check);
+  output.line(`audit: ${isClean ? "clean" : `rows differ in ${found.join(", ")}`}`);
+  return isClean;
 }
 
 /** Applies a meters file through the admin API and waits until every partition knows the meters. */

@@ -1,0 +1,260 @@
+/** Runs the checks against a live deployment or a closed one, and says what differs. Decides nothing: the SQL does. */
+import type { AnalyticsStore, EventLog } from "@tallyhouse/domain";
+import { pause } from "@tallyhouse/runtime";
+import {
+  controlsStatement,
+  copiesStatement,
+  countedStatement,
+  dedupeStatement,
+  holesStatement,
+  identitiesStatement,
+  reachStatement,
+  redirectsStatement,
+  voidsStatement,
+} from "./audit-checks.ts";
+import { type AuditCut, type AuditedStream, readLogEnds, takeCut } from "./audit-cut.ts";
+import { type Bucket, meterStatements, unknownMetersStatement } from "./audit-meter.ts";
+
+/** The checks, in the order they run; docs/runbooks/audit.md has a section for each. */
+export const AUDIT_CHECKS = ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"] as const;
+export type AuditCheck = (typeof AUDIT_CHECKS)[number];
+
+/** What one check found. */
+export interface CheckResult {
+  readonly check: AuditCheck;
+  /** Stored rows below the cut that the check read at least once. */
+  readonly rows: number;
+  readonly differences: number;
+  readonly seconds: number;
+  /** The first differing rows, at most {@link EXAMPLES_MAX}, as the statement returned them. */
+  readonly examples: readonly Readonly<Record<string, unknown>>[];
+  /** The statement that found the first of them, to run by hand; null when nothing differs. */
+  readonly statement: string | null;
+}
+
+/** One audit: the prefix it judged, and the checks that ran. */
+export interface AuditReport {
+  readonly isClean: boolean;
+  /** Partition → next offset: records below it were judged. */
+  readonly cut: Readonly<Record<string, number>>;
+  readonly checks: readonly CheckResult[];
+}
+
+export interface AuditPorts {
+  readonly analytics: AnalyticsStore;
+  /** Only its bounds are asked. */
+  readonly log: Pick<EventLog, "bounds" | "partitionCount">;
+}
+
+const EXAMPLES_MAX = 20;
+/** Rows of one statement: some 400 bytes each where they are grouped by identity, and a few tens of seconds of one core. */
+const ROWS_PER_BUCKET = 500_000;
+const BUCKETS_MAX = 1_024;
+/** Grouping and sorting beyond this much memory go to the server's disk. */
+const SPILL_BYTES = 268_435_456;
+/** On cores that are busy with other work; over HTTP the client's own limit of some 60 s holds. */
+const STATEMENT_SECONDS_MAX = 600;
+/** For a partition that restarts: a takeover and a rebuild of its index. */
+const REDIRECT_WAIT_MS = 60_000;
+const REDIRECT_POLL_MS = 250;
+
+export interface AuditInput {
+  readonly stream: AuditedStream;
+  /** All of them when absent. */
+  readonly checks?: readonly AuditCheck[];
+  /** How long A7 may wait for a partition that lags behind its log; 0 where nobody folds. */
+  readonly redirectWaitMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Runs the checks in turn, one statement at a time. Changes nothing.
+ * @throws {TallyhouseError} STORE_UNAVAILABLE, LOG_UNAVAILABLE (retry): nothing can be said then.
+ */
+export async function runAudit(ports: AuditPorts, input: AuditInput): Promise<AuditReport> {
+  const { stream, checks = AUDIT_CHECKS, redirectWaitMs = REDIRECT_WAIT_MS, signal } = input;
+  const cut = await takeCut(ports.analytics, stream);
+  const sizes = await readSizes(ports.analytics, cut);
+  const results: CheckResult[] = [];
+  for (const check of checks) {
+    signal?.throwIfAborted();
+    results.push(await runCheck(ports, { check, cut, sizes, redirectWaitMs, signal }));
+  }
+  return {
+    isClean: results.every(({ differences }) => differences === 0),
+    cut: Object.fromEntries(cut.partitions.map(({ partition, nextOffset }) => [partition, nextOffset])),
+    checks: results,
+  };
+}
+
+interface Sizes {
+  readonly raw: number;
+  readonly rollup: number;
+  readonly controls: number;
+}
+
+interface CheckInput {
+  readonly check: AuditCheck;
+  readonly cut: AuditCut;
+  readonly sizes: Sizes;
+  readonly redirectWaitMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+type Found = Omit<CheckResult, "check" | "seconds" | "rows">;
+
+async function runCheck(ports: AuditPorts, input: CheckInput): Promise<CheckResult> {
+  const { check, sizes } = input;
+  const startedAt = performance.now();
+  const rows = rowsOf(check, sizes);
+  const found = await find(ports, input);
+  return { check, rows, ...found, seconds: (performance.now() - startedAt) / 1_000 };
+}
+
+function rowsOf(check: AuditCheck, sizes: Sizes): number {
+  if (check === "A4" || check === "A6") return sizes.raw + sizes.rollup;
+  return check === "A8" ? sizes.controls : sizes.raw;
+}
+
+function find(ports: AuditPorts, { check, cut, sizes, redirectWaitMs: waitMs, signal }: CheckInput): Promise<Found> {
+  const { analytics } = ports;
+  if (check === "A6") return findBeyondLog(ports, cut);
+  // Nothing was folded yet, so nothing can differ.
+  if (cut.partitions.length === 0) return Promise.resolve(NOTHING);
+  const many = bucketsFor(sizes.raw);
+  switch (check) {
+    case "A1":
+      return findAll(analytics, [holesStatement(cut)], signal);
+    case "A2":
+      return findAll(
+        analytics,
+        many.map((bucket) => copiesStatement(cut, bucket)),
+        signal,
+      );
+    case "A3":
+      return findAll(
+        analytics,
+        many.map((bucket) => dedupeStatement(cut, bucket)),
+        signal,
+      );
+    case "A4":
+      return findAll(analytics, rollupStatements(cut, sizes), signal);
+    case "A5":
+      return findAll(
+        analytics,
+        [countedStatement(cut), ...many.map((bucket) => identitiesStatement(cut, bucket))],
+        signal,
+      );
+    case "A7":
+      return findLostRedirects(ports, { cut, buckets: many, signal, waitMs });
+    case "A8":
+      return findAll(analytics, [voidsStatement(cut), controlsStatement(cut)], signal);
+  }
+}
+
+const NOTHING: Found = { differences: 0, examples: [], statement: null };
+
+/** How much there is to read: decides into how many statements a check is cut. */
+async function readSizes(analytics: AnalyticsStore, { stream, meters }: AuditCut): Promise<Sizes> {
+  const count = async (table: string): Promise<number> => {
+    const [row] = await analytics.select<{ rows: string }>(
+      `SELECT toString(count()) AS rows FROM ${table} WHERE stream = {stream:UInt16}`,
+      { stream: stream.streamId },
+    );
+    return Number(row?.rows ?? 0);
+  };
+  const rollup = meters.length === 0 ? 0 : await count("rollup");
+  return { raw: await count("raw_events"), rollup, controls: await count("control_records") };
+}
+
+function bucketsFor(rows: number): Bucket[] {
+  const buckets = Math.min(BUCKETS_MAX, Math.max(1, Math.ceil(rows / ROWS_PER_BUCKET)));
+  return Array.from({ length: buckets }, (_, bucket) => ({ bucket, buckets }));
+}
+
+function rollupStatements(cut: AuditCut, sizes: Sizes): string[] {
+  const buckets = bucketsFor(sizes.raw + sizes.rollup);
+  const ofMeters = cut.meters.flatMap((meter) => buckets.flatMap((bucket) => meterStatements(cut, meter, bucket)));
+  return [unknownMetersStatement(cut), ...ofMeters];
+}
+
+async function findAll(
+  analytics: AnalyticsStore,
+  statements: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<Found> {
+  let found = NOTHING;
+  for (const statement of statements) {
+    signal?.throwIfAborted();
+    found = joined(found, await findOne(analytics, statement));
+  }
+  return found;
+}
+
+/** Counts in the engine and brings back only the first rows: a broken deployment may differ in millions. */
+async function findOne(analytics: AnalyticsStore, statement: string): Promise<Found> {
+  const [row] = await analytics.select<{ differences: string; examples: readonly string[] }>(
+    `SELECT toString(count()) AS differences, groupArray(${EXAMPLES_MAX})(formatRowNoNewline('JSONEachRow', *)) AS examples
+     FROM (${statement})
+     SETTINGS max_bytes_before_external_group_by = ${SPILL_BYTES}, max_bytes_before_external_sort = ${SPILL_BYTES},
+       max_execution_time = ${STATEMENT_SECONDS_MAX}`,
+  );
+  const differences = Number(row?.differences ?? 0);
+  if (row === undefined || differences === 0) return NOTHING;
+  const examples = row.examples.map((text) => JSON.parse(text) as Readonly<Record<string, unknown>>);
+  return { differences, examples, statement: statement.trim() };
+}
+
+function joined(a: Found, b: Found): Found {
+  return {
+    differences: a.differences + b.differences,
+    examples: [...a.examples, ...b.examples].slice(0, EXAMPLES_MAX),
+    statement: a.statement ?? b.statement,
+  };
+}
+
+/** A6. The tables first, then the log's end, which only grows: nothing that is folded in between can look as if it were beyond. */
+async function findBeyondLog({ analytics, log }: AuditPorts, { stream }: AuditCut): Promise<Found> {
+  const statement = reachStatement(stream.streamId);
+  const reached = await analytics.select<Record<"partition" | "reach" | "place", string>>(statement);
+  const ends = await readLogEnds(log);
+  const examples = reached
+    .map((row) => ({ ...row, logEnd: String(ends[Number(row.partition)] ?? 0) }))
+    .filter(({ reach, logEnd }) => BigInt(reach) > BigInt(logEnd));
+  return { differences: examples.length, examples, statement: examples.length === 0 ? null : statement.trim() };
+}
+
+/**
+ * A7. What looks lost may only not be folded yet: then the log's ends are noted, and once a partition is folded up to there, a copy that
+ * was in it at the cut has its row. A partition that does not come so far in time is left to the next audit.
+ */
+async function findLostRedirects(
+  { analytics, log }: AuditPorts,
+  input: {
+    readonly cut: AuditCut;
+    readonly buckets: readonly Bucket[];
+    readonly signal: AbortSignal | undefined;
+    readonly waitMs: number;
+  },
+): Promise<Found> {
+  const { cut, buckets, signal, waitMs } = input;
+  const ask = (folded: readonly number[]): Promise<Found> =>
+    findAll(
+      analytics,
+      buckets.map((bucket) => redirectsStatement(cut, bucket, folded)),
+      signal,
+    );
+  const all = Array.from({ length: cut.stream.partitionCount }, (_, partition) => partition);
+  const suspected = await ask(all);
+  if (suspected.differences === 0) return suspected;
+  const ends = await readLogEnds(log);
+  const giveUpAt = performance.now() + waitMs;
+  for (;;) {
+    const { partitions } = await takeCut(analytics, cut.stream);
+    const folded = partitions.filter(({ partition, nextOffset }) => nextOffset >= (ends[partition] ?? 0));
+    if (folded.length === all.length || performance.now() >= giveUpAt || signal?.aborted === true) {
+      return ask(folded.map(({ partition }) => partition));
+    }
+    await pause(REDIRECT_POLL_MS, signal);
+  }
+}
