@@ -19,6 +19,7 @@ const NEEDS_MORE: readonly { readonly script: string; readonly needs: string }[]
     needs: "Kafka, PostgreSQL and the ClickHouse front, which it starts (Java 17; Maven, the first time; python3)",
   },
   { script: "test:producers", needs: "Kafka, which it starts, and kcat (Debian package kcat)" },
+  { script: "test:audit", needs: "some minutes: rows altered by hand, and an audit beside kills" },
   { script: "test:openapi", needs: "python3 with venv and a package index: requests that an outside tool generates" },
   { script: "test:traces", needs: "the real traces in TRACES_DIR" },
   { script: "test:traces:kafka", needs: "both" },

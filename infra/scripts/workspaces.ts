@@ -12,6 +12,7 @@ export interface Workspace {
 
 /** Folders of test/ with commands of their own: they need servers (run-suite.ts), or are a part of `npm run check` (tidy). */
 const OTHER_COMMANDS: ReadonlySet<string> = new Set([
+  "audit",
   "integration",
   "kill",
   "load",

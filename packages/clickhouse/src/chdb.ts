@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { TallyhouseError } from "@tallyhouse/domain";
 import { type Connection, Lane, type Scanner, storeUnavailable } from "./lane.ts";
-import { knownSettings, READER_SETTINGS, setStatement, WRITER_SETTINGS } from "./settings.ts";
+import { BACKGROUND_SETTINGS, knownSettings, READER_SETTINGS, setStatement, WRITER_SETTINGS } from "./settings.ts";
 import type { Channels } from "./store.ts";
 
 type PluggedConnection = NonNullable<NonNullable<Parameters<typeof createClient>[0]>["connection"]>;
@@ -13,7 +13,7 @@ const STATEMENTS_PER_CONNECTION = 1;
 
 /**
  * Opens ClickHouse in this process on a folder, which is created when it is missing: one connection that writes, one
- * that reads and one that scans, because connections run side by side and statements of one do not. One process may hold one
+ * that reads, one that scans and one for the background, because connections run side by side and statements of one do not. One process may hold one
  * folder only; a second open of the same folder in the same process shares it.
  * @throws {TallyhouseError} DATA_FOLDER_IN_USE (halt) when another process holds the folder, STORE_UNAVAILABLE (halt)
  * when the engine cannot open it.
@@ -27,6 +27,8 @@ export async function openChdb(path: string): Promise<Channels> {
   // Once per connection: a setting sent with a statement would become SET and stay for every later one.
   await writer.command(setStatement(knownSettings(WRITER_SETTINGS, known)));
   await reader.command(setStatement(knownSettings(READER_SETTINGS, known)));
+  const background = await connect(path);
+  await background.command(setStatement(knownSettings(BACKGROUND_SETTINGS, known)));
   return {
     writer: { connection: writer, lane: new Lane(STATEMENTS_PER_CONNECTION) },
     reader: { connection: reader, lane: new Lane(STATEMENTS_PER_CONNECTION) },
@@ -34,6 +36,7 @@ export async function openChdb(path: string): Promise<Channels> {
       connection: await connectScanner(path, setStatement(knownSettings(READER_SETTINGS, known))),
       lane: new Lane(STATEMENTS_PER_CONNECTION),
     },
+    background: { connection: background, lane: new Lane(STATEMENTS_PER_CONNECTION) },
   };
 }
 

@@ -123,6 +123,7 @@ describe("migrations", () => {
       "progress",
       "raw_events",
       "rollup",
+      "rollup_uniq",
     ]);
     const settings = ["fsync_after_insert = 1", "fsync_part_directory = 1", "non_replicated_deduplication_window = 0"];
     const without = tables.filter(({ create_table_query: sql }) => !settings.every((setting) => sql.includes(setting)));

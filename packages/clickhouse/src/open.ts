@@ -10,6 +10,8 @@ export type ClickHouseOptions = { readonly path: string } | ServerOptions;
 /** An open analytics store. */
 export interface OpenedClickHouse {
   readonly store: AnalyticsStore;
+  /** The same store for SELECTs of minutes, up to 600 seconds each: no other waits for them. */
+  readonly background: AnalyticsStore;
   /** As the engine says it, for example `26.7.2.1`. */
   readonly engineVersion: string;
   /** Waits for the statements in flight, then lets the folder or the sockets go. The store is unusable afterwards. */
@@ -26,9 +28,10 @@ export async function openClickHouse(options: ClickHouseOptions): Promise<Opened
   const [row] = await store.select<{ version: string }>("SELECT version() AS version");
   return {
     store,
+    background: createAnalyticsStore({ ...channels, reader: channels.background }),
     engineVersion: row?.version ?? "",
     async close() {
-      await Promise.all([channels.writer, channels.reader, channels.scanner].map(closeChannel));
+      await Promise.all(Object.values(channels).map(closeChannel));
     },
   };
 }

@@ -3,6 +3,8 @@ import { buffer } from "node:stream/consumers";
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { type Connection, Lane, type Scanner } from "./lane.ts";
 import {
+  BACKGROUND_SECONDS_MAX,
+  BACKGROUND_SETTINGS,
   HTTP_SETTINGS,
   knownSettings,
   READER_SETTINGS,
@@ -41,6 +43,10 @@ export async function openServer(options: ServerOptions): Promise<Channels> {
       writer: channel(options, { settings: knownSettings(WRITER_SETTINGS, known), timeoutMs: INSERT_TIMEOUT_MS }),
       reader: channel(options, reading),
       scanner: channel(options, reading),
+      background: channel(options, {
+        settings: knownSettings(BACKGROUND_SETTINGS, known),
+        timeoutMs: (BACKGROUND_SECONDS_MAX + 5) * 1_000,
+      }),
     };
   } finally {
     await probe.close();

@@ -5,6 +5,8 @@ export type Settings = Readonly<Record<string, SettingValue>>;
 
 /** Longest run of one SELECT in the engine, seconds; the engine stops it. An aggregator reads some 140 M rows in it. */
 export const SELECT_TIME_MAX_SECONDS = 60;
+/** The same of one SELECT in the background: an audit's statements may group hundreds of thousands of rows on a busy machine. */
+export const BACKGROUND_SECONDS_MAX = 600;
 /** Most rows of one answer: each becomes a JavaScript object (about 0.5 KB), so more would be 5 GB. Page instead. */
 const SELECT_ROWS_MAX = 10_000_000;
 
@@ -36,6 +38,9 @@ export const READER_SETTINGS: Settings = {
   max_execution_time: SELECT_TIME_MAX_SECONDS,
   max_result_rows: SELECT_ROWS_MAX,
 };
+
+/** Settings of a SELECT in the background. */
+export const BACKGROUND_SETTINGS: Settings = { ...READER_SETTINGS, max_execution_time: BACKGROUND_SECONDS_MAX };
 
 /** HTTP only: no 200 before the statement ended. They are parameters of the request, unknown to `system.settings`. */
 export const HTTP_SETTINGS: Settings = { wait_end_of_query: 1, send_progress_in_http_headers: 0 };

@@ -12,6 +12,8 @@ export interface Channel<Opened = Connection> {
 export interface Channels {
   readonly writer: Channel;
   readonly reader: Channel;
+  /** For SELECTs of minutes. */
+  readonly background: Channel;
   /** For long answers, which a short one should not wait for. */
   readonly scanner: Channel<Scanner>;
 }

@@ -53,6 +53,8 @@ const INTERNAL: Problem = { status: 500, code: "INTERNAL", detail: "something we
 /** What the console works with. Every port is opened and closed by the composer. */
 export interface ConsolePorts {
   readonly analytics: AnalyticsStore;
+  /** The same store for SELECTs of minutes, beside which short ones are answered. Absent: `analytics`. */
+  readonly background?: AnalyticsStore;
   readonly control: ControlStore;
   readonly log: EventLog;
   readonly authenticator: Authenticator;
@@ -92,7 +94,10 @@ export async function buildConsole(
   addCorrectionRoutes(app, { ...ports, stream });
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
-  const audits = createAudits({ stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR }, ports);
+  const audits = createAudits(
+    { stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR },
+    { ...ports, analytics: ports.background ?? ports.analytics },
+  );
   addAuditRoutes(app, { audits, authenticator: ports.authenticator });
   addPageRoute(app, { ...ports, stream, refreshSeconds: config.CONSOLE_PAGE_REFRESH_SECONDS });
   app.get("/admin/v1/status", async (request, reply) => {

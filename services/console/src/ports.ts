@@ -9,6 +9,7 @@ import type { ConsoleProcessConfig } from "./config.ts";
 export interface OpenedPorts {
   readonly log: EventLog;
   readonly analytics: AnalyticsStore;
+  readonly background: AnalyticsStore;
   readonly control: ControlStore;
   readonly authenticator: Authenticator;
   /** What to close, in the order of opening. */
@@ -32,6 +33,7 @@ export async function openPorts(config: ConsoleProcessConfig, logger: Logger): P
   return {
     log: events.log,
     analytics: analytics.store,
+    background: analytics.background,
     control: control.store,
     authenticator: createServiceTokenDirectory(control.store, config.TOKEN_PEPPER),
     opened: [heldOpen("control store", control), heldOpen("analytics store", analytics), heldOpen("event log", events)],

@@ -31,6 +31,8 @@ export interface StandalonePorts {
   readonly log: EventLog;
   readonly logFailed: Promise<never>;
   readonly analytics: AnalyticsStore;
+  /** The same store for SELECTs of minutes. */
+  readonly background: AnalyticsStore;
   /** A connection of its own for the analysts' endpoint; absent when that is off. */
   readonly readOnlySql: ReadOnlySql | undefined;
   readonly control: ControlStore;
@@ -91,6 +93,7 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
       log: events.log,
       logFailed: events.failed,
       analytics: clickhouse.store,
+      background: clickhouse.background,
       readOnlySql,
       control: postgres.store,
       tokens: createServiceTokenDirectory(postgres.store, secrets.tokenPepper),

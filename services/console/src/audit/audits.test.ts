@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { counted, openTestConsole, progress, store, type TestConsole } from "../test-support.ts";
 import { claimAudit, finishAudit, listAudits } from "./audit-rows.ts";
+import { isDue } from "./audits.ts";
 import { AUDIT_CHECKS, type AuditReport, type CheckResult } from "./run-audit.ts";
 
 const NOW = Date.UTC(2026, 10, 22, 12);
@@ -64,6 +65,16 @@ describe("the daily audit", () => {
     await finishAudit(console.control, row, { at: NOW + 5_000, report: CLEAN });
     expect(await claim(NOW + 86_400_000)).toBeNull();
     expect(await listAudits(console.control)).toMatchObject([{ state: "clean", isScheduled: true }]);
+  });
+
+  test("a console that was away at the hour makes up for it, a first start does not", () => {
+    const at = (hours: number): number => Date.UTC(2026, 10, 22) + hours * 3_600_000;
+    const due = { now: at(3), startedAt: at(1), hour: 3, hasEarlier: false };
+    expect(isDue(due)).toBe(true);
+    expect(isDue({ ...due, now: at(2.9) })).toBe(false);
+    expect(isDue({ ...due, now: at(9), startedAt: at(8) })).toBe(false);
+    expect(isDue({ ...due, now: at(9), startedAt: at(8), hasEarlier: true })).toBe(true);
+    expect(isDue({ ...due, now: at(27), startedAt: at(8) })).toBe(true);
   });
 
   test("one whose console died is taken over after six hours, and the dead one's result is not stored", async () => {

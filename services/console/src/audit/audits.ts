@@ -21,6 +21,8 @@ export interface Audits extends Component {
 
 /** How often the console looks whether the day's audit is due, and shows in its metrics what any console found. */
 const POLL_MS = 30_000;
+/** How long a stop waits for the row of an audit that it ended. */
+const CLOSE_WAIT_MS = 2_000;
 
 /** @param config.hour UTC hour of the daily audit, null for none. A console that was away then makes up for it. */
 export function createAudits(
@@ -28,6 +30,7 @@ export function createAudits(
   ports: AuditsPorts,
 ): Audits {
   const { control, clock, logger } = ports;
+  const startedAt = clock.now();
   const metrics = createAuditMetrics(ports.metrics);
   const stopper = new AbortController();
   let running: Promise<void> | null = null;
@@ -52,9 +55,9 @@ export function createAudits(
 
   const poll = async (): Promise<void> => {
     const now = clock.now();
-    const day = Math.floor(now / DAY_MS) * DAY_MS;
-    if (config.hour !== null && now - day >= config.hour * HOUR_MS) {
-      const dayText = new Date(day).toISOString().slice(0, 10);
+    const hasEarlier = (await listAudits(control)).some(({ isScheduled }) => isScheduled);
+    if (config.hour !== null && isDue({ now, startedAt, hour: config.hour, hasEarlier })) {
+      const dayText = new Date(now).toISOString().slice(0, 10);
       const begun = await beginWith(() => claimAudit(control, { day: dayText, wanted: AUDIT_CHECKS, at: now }));
       await begun?.done;
     }
@@ -79,9 +82,24 @@ export function createAudits(
     },
     async close() {
       stopper.abort();
-      await running;
+      // An audit ends between two statements and changes nothing. A long statement is left to the store, which waits for its own.
+      await Promise.race([running, pause(CLOSE_WAIT_MS)]);
     },
   };
+}
+
+/**
+ * Whether the audit of the UTC day is due at `now`. A console that was away at the hour makes up for it; one that starts for the first
+ * time, after that hour, has missed nothing.
+ */
+export function isDue(at: {
+  readonly now: number;
+  readonly startedAt: number;
+  readonly hour: number;
+  readonly hasEarlier: boolean;
+}): boolean {
+  const dueAt = Math.floor(at.now / DAY_MS) * DAY_MS + at.hour * HOUR_MS;
+  return at.now >= dueAt && (at.hasEarlier || at.startedAt <= dueAt);
 }
 
 interface Performance {
