@@ -62,7 +62,7 @@ export class Workload {
         mode: dice.chance(0.8) ? "live" : "test",
         rule: {
           aggregation,
-          ...(aggregation === "count" ? { value: undefined as never } : {}),
+          ...(aggregation === "count" ? { value: undefined } : {}),
           ...(aggregation === "unique_count" ? { value: "/user" } : {}),
           dimensions: n % 2 === 0 ? { model: "/model" } : {},
           from: formatInstant(world.startAt + (dice.chance(0.7) ? -86_400_000 : dice.below(3_600_000))),
