@@ -14,12 +14,19 @@ WHERE e.status = 'counted' AND e.bookedAt < {cut:DateTime('UTC')};
 -- The different values of unique_count meters: one row per customer, meter version, window, dims and value, the value as a hash.
 -- uniqExact(valueHash) over any span is the number of different values in it. mode, customer, meter, meterVersion, windowStart, dims,
 -- valueHash, and hasVoids: 1 where a usage event of the customer's window was voided, so that a value may be one that no longer counts.
+-- Grouped by the key's own columns, so that a filter on them reaches both tables.
 CREATE VIEW IF NOT EXISTS usage_unique AS
-SELECT DISTINCT u.mode AS mode, u.customer AS customer, u.meter AS meter, u.meterVersion AS meterVersion,
-  u.windowStart AS windowStart, u.dims AS dims, u.valueHash AS valueHash,
-  (u.mode, u.customer, u.meter, u.meterVersion, u.windowStart) IN (
-    SELECT mode, customer, meter, meterVersion, windowStart FROM rollup WHERE voided > 0) AS hasVoids
-FROM rollup_uniq AS u;
+SELECT mode, customer, meter, meterVersion, windowStart, value.1 AS dims, value.2 AS valueHash, hasVoids
+FROM (
+  SELECT mode, customer, meter, meterVersion, windowStart,
+    groupUniqArrayIf((dims, valueHash), isVoid = 0) AS found, max(isVoid) AS hasVoids
+  FROM (
+    SELECT mode, customer, meter, meterVersion, windowStart, dims, valueHash, 0 AS isVoid FROM rollup_uniq
+    UNION ALL
+    SELECT mode, customer, meter, meterVersion, windowStart, dims, toUInt128(0) AS valueHash, 1 AS isVoid
+    FROM rollup WHERE voided > 0)
+  GROUP BY mode, customer, meter, meterVersion, windowStart)
+ARRAY JOIN found AS value;
 
 -- The view of 0002 with the end of a version: activeUntil, null without one. Several ends: the earliest.
 CREATE OR REPLACE VIEW meters AS

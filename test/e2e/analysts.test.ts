@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 const DOCUMENT = readFileSync(new URL("../../docs/analytics.md", import.meta.url), "utf8");
 const QUERIES = [...DOCUMENT.matchAll(/^```sql\n([\s\S]*?)^```$/gm)].map(([, sql = ""]) => sql);
+const WORKED = [...DOCUMENT.matchAll(/^```text\n(SELECT [\s\S]*?)^```$/gm)].map(([, sql = ""]) => sql);
 const TEST_TOKEN = "svc_test_th_0123456789abcdefghij";
 const CUSTOMERS = ["acme", "beta", "gamma", "it's; a 'name'"] as const;
 const MODELS = ["small", "large", ""] as const;
@@ -162,9 +163,14 @@ describe("the ten questions of docs/analytics.md", () => {
     for (const sql of QUERIES) expect(await ask(sql, PARAMS), sql).not.toHaveLength(0);
   });
 
+  test("so are the two about corrections and different values", async () => {
+    expect(WORKED).toHaveLength(2);
+    for (const sql of WORKED) expect(await ask(sql), sql).toHaveLength(1);
+  });
+
   test("the document lists each view with its columns", async () => {
     const rows = [...DOCUMENT.matchAll(/^\| `(\w+)(?:\((.*)\))?` +\| [^|]+ \| ([^|]+) \|$/gm)];
-    expect(rows.length).toBe(11);
+    expect(rows.length).toBe(13);
     for (const [, view = "", given, cell = ""] of rows) {
       const values: Readonly<Record<string, string>> = { timeZone: "'UTC'" };
       const list = given?.split(", ").map((name) => `${name} = ${values[name] ?? "'2026-01-01 00:00:00'"}`);

@@ -90,8 +90,12 @@ async function start() {
   const aggregator = buildAggregator(
     { ...AggregatorConfigSchema.parse({ FLUSH_INTERVAL_MS: 20 }), stream: STREAM, controlKeys: [KEY] },
     {
-      ...{ log: opened.log, analytics, clock, random: () => 0.5 },
-      ...{ logger: createLogger({ level: "silent", name: "test" }), metrics: createMetrics() },
+      log: opened.log,
+      analytics,
+      clock,
+      random: () => 0.5,
+      logger: createLogger({ level: "silent", name: "test" }),
+      metrics: createMetrics(),
     },
   );
   const stop = new AbortController();
@@ -238,7 +242,13 @@ async function sealAll(cutAt: number): Promise<string> {
     for (const customer of CUSTOMERS) {
       const period = { fromAt: START_AT - 3_000_001, toAt: START_AT + 100_003 };
       const reading = await readSealedTotals(analytics, STREAM, {
-        ...{ mode: "live", customer, meter, version: 1, groupBy: ["region"], cutAt, ...period },
+        mode: "live",
+        customer,
+        meter,
+        version: 1,
+        groupBy: ["region"],
+        cutAt,
+        ...period,
       });
       if (reading.kind !== "totals") throw new Error(`${meter}: ${reading.kind}`);
       const found = reading.totals.groups.map(({ group, quantity }) => [...group, formatQuantity(quantity)]);
@@ -266,7 +276,8 @@ test("G3: a seal over the aggregator's tables is the recount as known then, and 
     async () =>
       (await readDefinitions(analytics, STREAM, { mode: "live" })).every(({ pendingAts }) => pendingAts.length === 0),
     {
-      ...{ timeoutMs: 30_000, what: "the backfills are stored" },
+      timeoutMs: 30_000,
+      what: "the backfills are stored",
     },
   );
   expect(new Set(sent.map(({ event }) => event.occurredAt)).size).toBe(sent.length);
@@ -295,8 +306,17 @@ async function expectNowEqualsSeal(cutAt: number): Promise<void> {
       const range = { fromAt: Date.UTC(2026, 10, 20, 7), toAt: Date.UTC(2026, 10, 20, 11) };
       const ask = async (at: number | null) =>
         readUsageGroups(analytics, {
-          ...{ mode: "live", customer: null, definition, groupBy: ["region"], window, zone: UTC, ...range },
-          ...{ cutAt: at, watermarkAt: null, rowsMax: 100, eventsMax: 10_000 },
+          mode: "live",
+          customer: null,
+          definition,
+          groupBy: ["region"],
+          window,
+          zone: UTC,
+          ...range,
+          cutAt: at,
+          watermarkAt: null,
+          rowsMax: 100,
+          eventsMax: 10_000,
         });
       expect(await ask(null)).toEqual(await ask(cutAt));
     }

@@ -23,6 +23,8 @@ beforeAll(async () => {
     // Booked in 2096: rows older than the table's 400 days leave at insert.
     `INSERT INTO raw_events SELECT 1, 0, 1000000 + number, 'live', concat('bulk-', toString(number % 3000)), 'api', 'i', 'llm',
        toDateTime64('2096-01-01 00:00:00', 3, 'UTC') AS at, at, at, 0, 'duplicate', '', 0, '{}' FROM numbers(60000)`,
+    `INSERT INTO rollup_uniq SELECT 'live', concat('bulk-', toString(number % 3000)), 'tokens', 1,
+       toDateTime(intDiv(number, 3000) * 900, 'UTC'), ['m'], number, toDateTime(0, 'UTC') FROM numbers(60000)`,
     `INSERT INTO control_records SELECT 1, number, 0, 0, 'meter.activate', '',
        '{"mode":"live","meter":"tokens","version":2,"rule":{"key":"tokens","eventType":"llm","aggregation":"sum","unit":"t","dimensions":{"b":"/b","a":"/a"},"from":"2000-01-01T00:00:00Z"}}'
      FROM numbers(4)`,
@@ -133,7 +135,36 @@ describe("views for analysts", () => {
         unit: "t",
         dimensionNames: ["b", "a"],
         activeFrom: "2000-01-01T00:00:00Z",
+        activeUntil: null,
       },
+    ]);
+    const end = (until: string): string => `{"mode":"live","meter":"tokens","version":2,"until":"${until}"}`;
+    await store.execute(
+      `INSERT INTO control_records VALUES (1, 0, 8, 0, 'meter.end', '', '${end("2031-01-02T00:30:00+01:00")}'),
+         (1, 0, 9, 0, 'meter.end', '', '${end("2031-01-01T23:00:00.5Z")}')`,
+    );
+    expect(await store.select("SELECT meterVersion, activeUntil FROM meters")).toEqual([
+      { meterVersion: 2, activeUntil: "2031-01-01 23:00:00.500" },
+    ]);
+  });
+
+  test("usage_unique has each value once, and says where a void makes it uncertain", async () => {
+    const row = (window: number, hash: number, booked: number): string =>
+      `('live', 'uniq', 'users', 1, ${window}, ['eu'], ${hash}, ${booked})`;
+    // One value in two windows and two booking windows; a replay writes a row again.
+    const rows = [row(900, 5, 900), row(900, 5, 1_800), row(1_800, 5, 1_800), row(1_800, 6, 1_800), row(900, 5, 900)];
+    await store.execute(`INSERT INTO rollup_uniq VALUES ${rows.join(", ")}`);
+    await store.execute(
+      `INSERT INTO rollup VALUES ('live', 'uniq', 'users', 1, 1800, ['us'], 1, 0, 0, 1800, 1, 3, 1, 0, 0, 0, 0, 0, 1),
+         ('live', 'uniq', 'other', 1, 900, ['us'], 1, 0, 0, 1800, 1, 3, 1, 0, 0, 0, 0, 0, 1)`,
+    );
+    const found = await store.select(
+      "SELECT toUnixTimestamp(windowStart) AS at, dims, valueHash, hasVoids FROM usage_unique WHERE customer = 'uniq' ORDER BY at, valueHash",
+    );
+    expect(found).toEqual([
+      { at: 900, dims: ["eu"], valueHash: "5", hasVoids: 0 },
+      { at: 1_800, dims: ["eu"], valueHash: "5", hasVoids: 1 },
+      { at: 1_800, dims: ["eu"], valueHash: "6", hasVoids: 1 },
     ]);
   });
 
@@ -159,6 +190,12 @@ describe("views for analysts", () => {
     ],
     ["fates_daily(timeZone = 'Asia/Kolkata')", "customer = 'bulk-7' AND type = 'llm'", ["mode", "customer", "type"]],
     ["rejected_daily(timeZone = 'Asia/Kolkata')", "customer = 'bulk-7' AND type = 'llm'", ["mode", "customer", "type"]],
+    ["usage_unique", "customer = 'bulk-7' AND meter = 'tokens'", ["mode", "customer", "meter"]],
+    [
+      "counted_events_at(cut = '2099-01-01 00:00:00')",
+      "customer = 'bulk-7' AND type = 'llm'",
+      ["mode", "customer", "type"],
+    ],
     // Ranks are of all customers, so only mode and meter reach the key here; windows narrow it further.
     [`top_customers(${SPAN})`, "meter = 'tokens'", ["mode", "meter", "windowStart"]],
   ])("a filter on %s reaches the primary key of its table", async (source, filter, keys) => {

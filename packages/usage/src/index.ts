@@ -1,5 +1,6 @@
 export { chooseDefinition, isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
 export type { MeterPlace, StreamSize } from "./meter-places.ts";
+export { placeOf } from "./meter-places.ts";
 export type { Refusal, UsageGroup, UsageQuestion } from "./question.ts";
 export {
   type CustomersQuestion,

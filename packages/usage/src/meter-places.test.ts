@@ -8,10 +8,15 @@ function activations(...given: readonly Activation[]): ReadonlyMap<string, Activ
 }
 
 const activation = (place: string, offset: bigint, isBackfilled = true): Activation => ({
-  ...{ place, offset, bookedAt: Number(offset) * 1_000, isBackfilled },
+  place,
+  offset,
+  bookedAt: Number(offset) * 1_000,
+  isBackfilled,
 });
 const place = (fromOffset: bigint | null, backfilledAt: number | null = null, untilAt = NEVER): MeterPlace => ({
-  ...{ fromOffset, backfilledAt, untilAt },
+  fromOffset,
+  backfilledAt,
+  untilAt,
 });
 
 test("a partition counts from its first activation on, and in front of it once that is backfilled", () => {
@@ -47,7 +52,8 @@ test("a new stream begins with the meters and ends of its predecessors, whatever
 
 test("a meter that is new to a stream counts in the streams before it once it is backfilled, partition by partition", () => {
   const stream = {
-    ...{ streamId: 3, partitionCount: 4 },
+    streamId: 3,
+    partitionCount: 4,
     predecessors: [
       { streamId: 1, partitionCount: 1 },
       { streamId: 2, partitionCount: 2 },
@@ -60,7 +66,11 @@ test("a meter that is new to a stream counts in the streams before it once it is
     activation("3/3", 7n),
   );
   expect(Object.fromEntries(placesOf(given, new Map(), stream))).toEqual({
-    ...{ "1/0": place(null, 4_000), "2/0": place(null, 4_000) },
-    ...{ "3/0": place(4n, 4_000), "3/1": place(5n), "3/2": place(6n, 6_000), "3/3": place(7n, 7_000) },
+    "1/0": place(null, 4_000),
+    "2/0": place(null, 4_000),
+    "3/0": place(4n, 4_000),
+    "3/1": place(5n),
+    "3/2": place(6n, 6_000),
+    "3/3": place(7n, 7_000),
   });
 });

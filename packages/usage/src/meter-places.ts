@@ -63,7 +63,9 @@ export function placesOf(
         const older = before.filter(({ partitionCount }) => partition < partitionCount);
         for (const { streamId } of older)
           places.set(placeOf(streamId, partition), {
-            ...{ fromOffset: null, backfilledAt: own.bookedAt, untilAt: Number.POSITIVE_INFINITY },
+            fromOffset: null,
+            backfilledAt: own.bookedAt,
+            untilAt: Number.POSITIVE_INFINITY,
           });
       }
     }

@@ -86,8 +86,18 @@ async function totalsOfCorrected(
   const hashes = new Set<string>();
   for (const tally of tallies.values()) for (const hash of tally.hashes) hashes.add(hash);
   const whole = {
-    ...{ mode, customer: null, version, fromAt, toAt, cutAt: null },
-    ...{ customers, groupBy: [], window: "total" as const, zone: UTC, without, rowsMax: customers.length },
+    mode,
+    customer: null,
+    version,
+    fromAt,
+    toAt,
+    cutAt: null,
+    customers,
+    groupBy: [],
+    window: "total" as const,
+    zone: UTC,
+    without,
+    rowsMax: customers.length,
   };
   for (const row of await selectWhole(analytics, whole, [...hashes]))
     addRollups(tallyOf(row.groupValues[0] ?? ""), row);

@@ -34,7 +34,7 @@ function newLog(): { log: TestLog; meters: Readonly<Record<keyof typeof RULES, M
     name,
     meterVersion({
       meter: `${name}_${streams}`,
-      rule: { value: "/v", dimensions: { region: "/region" }, ...rule } as never,
+      rule: { value: "/v", dimensions: { region: "/region" }, ...rule },
     }),
   ]);
   return { log, meters: Object.fromEntries(meters) as never };
@@ -53,8 +53,19 @@ async function question(
   const [definition] = await readDefinitions(analytics, log.stream, { mode: "live", meter: version.meter });
   if (definition === undefined) throw new Error("no definition");
   return {
-    ...{ mode: "live", customer: `c${streams}`, definition, groupBy: [], fromAt: DAY, toAt: DAY + 24 * HOUR_MS },
-    ...{ window: "total", zone: UTC, cutAt: null, watermarkAt: null, rowsMax: 100, eventsMax: 100_000, ...more },
+    mode: "live",
+    customer: `c${streams}`,
+    definition,
+    groupBy: [],
+    fromAt: DAY,
+    toAt: DAY + 24 * HOUR_MS,
+    window: "total",
+    zone: UTC,
+    cutAt: null,
+    watermarkAt: null,
+    rowsMax: 100,
+    eventsMax: 100_000,
+    ...more,
   };
 }
 

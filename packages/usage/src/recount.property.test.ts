@@ -101,7 +101,8 @@ async function expectUnsealed(world: World, halfAt: number): Promise<void> {
   expect(isBackfilling(definitionOf(world, version), null)).toBe(true);
   const name = { mode: "live", meter: version.meter, version: 1 } as const;
   expect(await readSeal(analytics, log.stream, { ...name, cutAt: cutOf(halfAt, log.stream) })).toMatchObject({
-    ...{ kind: "open", reason: "backfill" },
+    kind: "open",
+    reason: "backfill",
   });
   expect((await readSeal(analytics, log.stream, { ...name, cutAt: START_AT })).kind).toBe("sealed");
 }
@@ -122,11 +123,21 @@ async function askAll(world: World, knownAt: number): Promise<void> {
     const zone = zoneOf(dice.pick(ZONES));
     const definition = definitionOf(world, version);
     const reading = await readUsageGroups(analytics, {
-      ...{ mode: "live", customer, definition, groupBy, fromAt, toAt, window, zone, cutAt },
-      ...{ watermarkAt: null, rowsMax: 10_000, eventsMax: 10_000 },
+      mode: "live",
+      customer,
+      definition,
+      groupBy,
+      fromAt,
+      toAt,
+      window,
+      zone,
+      cutAt,
+      watermarkAt: null,
+      rowsMax: 10_000,
+      eventsMax: 10_000,
     });
     const name = namer(zone, window);
-    const valueOf = (usage: TestUsage): string[] => groupBy.map((dimension) => String(usage.data[dimension] ?? ""));
+    const valueOf = (usage: TestUsage): string[] => groupBy.map((dimension) => textOf(usage.data[dimension]));
     const keyOf = (usage: TestUsage): string => JSON.stringify([name(usage.occurredAt), ...valueOf(usage)]);
     const wanted = recount(log, { version, mode: "live", customer, fromAt, toAt, cutAt, keyOf });
     if (reading.kind === "refused") throw new Error(reading.refusal.kind);
@@ -247,4 +258,8 @@ function namer(zone: Zone, window: UsageWindow): (at: number) => string {
 
 function sortedOf(rows: ReadonlyMap<string, bigint>): [string, bigint][] {
   return [...rows].sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+function textOf(value: unknown): string {
+  return typeof value === "string" ? value : "";
 }

@@ -70,7 +70,12 @@ describe("a cut", () => {
 });
 
 const totals = (cutAt: number, groups: readonly (readonly [string, string])[], customer = "acme"): SealedTotals => ({
-  ...{ ...NAME, customer, fromAt: DAY, toAt: DAY + HOUR_MS, cutAt, groupBy: ["region"] },
+  ...NAME,
+  customer,
+  fromAt: DAY,
+  toAt: DAY + HOUR_MS,
+  cutAt,
+  groupBy: ["region"],
   groups: groups.map(([region, text]) => ({ group: [region], quantity: quantity(text) })),
 });
 

@@ -112,8 +112,12 @@ export async function readSealedTotals(
   if (definition === undefined || !isKnown) return { kind: "unknown" };
   const reading = await readUsageGroups(analytics, {
     ...question,
-    ...{ definition, window: "total", zone: UTC, watermarkAt: state.watermarkAt },
-    ...{ rowsMax: SEALED_GROUPS_MAX, eventsMax: SEALED_EVENTS_MAX },
+    definition,
+    window: "total",
+    zone: UTC,
+    watermarkAt: state.watermarkAt,
+    rowsMax: SEALED_GROUPS_MAX,
+    eventsMax: SEALED_EVENTS_MAX,
   });
   if (reading.kind === "refused") return reading;
   const groups = reading.groups.map(({ group, quantity }) => ({ group, quantity }));
@@ -158,7 +162,9 @@ export function sealText(totals: readonly SealedTotals[]): string {
     canonicalJson({
       ...names,
       groups: groups.map(({ group, quantity }) => [...group, formatQuantity(quantity)]),
-      ...{ from: formatInstant(fromAt), to: formatInstant(toAt), knownAt: formatInstant(cutAt) },
+      from: formatInstant(fromAt),
+      to: formatInstant(toAt),
+      knownAt: formatInstant(cutAt),
     }),
   );
   return ["tallyhouse.seal/1", ...lines.sort()].map((line) => `${line}\n`).join("");

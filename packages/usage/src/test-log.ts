@@ -119,8 +119,14 @@ export class TestLog {
       }
       const logClock = partition.records.at(-1)?.bookedAt ?? 0;
       add(rows, "progress", {
-        ...{ stream: this.stream.streamId, logPartition: number, nextOffset: partition.stored, logClock },
-        ...{ lastRecord: 0, counted: 0, writer: "test", storedAt: 0 },
+        stream: this.stream.streamId,
+        logPartition: number,
+        nextOffset: partition.stored,
+        logClock,
+        lastRecord: 0,
+        counted: 0,
+        writer: "test",
+        storedAt: 0,
       });
     }
     await this.insert(rows);
@@ -145,8 +151,12 @@ export class TestLog {
     for (const key of keys.values())
       add(rows, "rollup", this.#rollupRow(key, { number, ver: active.activatedOffset, lane: 1 }));
     add(rows, "backfills", {
-      ...{ stream: this.stream.streamId, logPartition: number, mode: version.mode, meter: version.meter },
-      ...{ meterVersion: version.version, ver: active.activatedOffset },
+      stream: this.stream.streamId,
+      logPartition: number,
+      mode: version.mode,
+      meter: version.meter,
+      meterVersion: version.version,
+      ver: active.activatedOffset,
     });
     await this.insert(rows);
   }
@@ -242,16 +252,26 @@ export class TestLog {
     const { meter, untilAt } = active;
     const { version } = meter;
     if (usage.mode !== version.mode || usage.occurredAt < meter.fromAt || usage.occurredAt >= untilAt) return;
-    const contribution = meter.contributionOf(usageEvent({ ...usage, data: usage.data as never }));
+    const contribution = meter.contributionOf(usageEvent({ ...usage, data: usage.data }));
     if (contribution.kind !== "quantity") return;
     const { quantity, dims, uniqueText } = contribution;
     const key: Row = {
-      ...{ mode: usage.mode, customer: usage.customer, meter: version.meter, meterVersion: version.version },
-      ...{ windowStart: windowStartOf(usage.occurredAt) / 1_000, dims, bookedStart },
+      mode: usage.mode,
+      customer: usage.customer,
+      meter: version.meter,
+      meterVersion: version.version,
+      windowStart: windowStartOf(usage.occurredAt) / 1_000,
+      dims,
+      bookedStart,
     };
     const text = JSON.stringify(key);
     const known = input.keys.get(text) ?? {
-      ...{ key, counted: 0, voided: 0, sum: 0n, min: 0n, max: 0n },
+      key,
+      counted: 0,
+      voided: 0,
+      sum: 0n,
+      min: 0n,
+      max: 0n,
       last: { quantity: 0n, at: 0, offset: 0 },
     };
     input.keys.set(text, known);
@@ -275,10 +295,18 @@ export class TestLog {
     const text = (scaled: bigint): string => formatQuantity(quantityFromScaled(scaled));
     return {
       ...tally.key,
-      ...{ stream: this.stream.streamId, logPartition: input.number, lane: input.lane, ver: input.ver },
-      ...{ counted: tally.counted, voided: tally.voided },
-      ...{ sumQty: text(tally.sum), minQty: text(tally.min), maxQty: text(tally.max) },
-      ...{ lastQty: text(tally.last.quantity), lastAt: tally.last.at, lastOffset: tally.last.offset },
+      stream: this.stream.streamId,
+      logPartition: input.number,
+      lane: input.lane,
+      ver: input.ver,
+      counted: tally.counted,
+      voided: tally.voided,
+      sumQty: text(tally.sum),
+      minQty: text(tally.min),
+      maxQty: text(tally.max),
+      lastQty: text(tally.last.quantity),
+      lastAt: tally.last.at,
+      lastOffset: tally.last.offset,
     };
   }
 }
@@ -289,15 +317,19 @@ function rawRow(
 ): Row {
   return {
     ...place,
-    ...{ mode: usage?.mode ?? "none", customer: usage?.customer ?? "", source: "api", id: JSON.stringify(place) },
-    ...{
-      type: usage === null ? "" : "llm.request",
-      occurredAt: usage?.occurredAt ?? 0,
-      receivedAt: bookedAt,
-      bookedAt,
-    },
-    ...{ decidedAt: 0, status: usage === null ? "control" : "counted", reason: fact.kind === "usage" ? "" : fact.kind },
-    ...{ payloadHash: 0, payload: usage === null ? "" : JSON.stringify(usage.data) },
+    mode: usage?.mode ?? "none",
+    customer: usage?.customer ?? "",
+    source: "api",
+    id: JSON.stringify(place),
+    type: usage === null ? "" : "llm.request",
+    occurredAt: usage?.occurredAt ?? 0,
+    receivedAt: bookedAt,
+    bookedAt,
+    decidedAt: 0,
+    status: usage === null ? "control" : "counted",
+    reason: fact.kind === "usage" ? "" : fact.kind,
+    payloadHash: 0,
+    payload: usage === null ? "" : JSON.stringify(usage.data),
   };
 }
 

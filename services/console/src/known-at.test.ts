@@ -29,7 +29,9 @@ beforeAll(async () => {
   for (const meter of [users, largest]) await activate(world.analytics, meter);
   await activate(world.analytics, growing, FIRST_EVENT_OFFSET);
   const event = (ms: number, inputTokens: number, user: string | number): Parameters<typeof counted>[1] => ({
-    ...{ occurredAt: DAY + ms, customer: "acme", data: { inputTokens, user, region: "eu" } },
+    occurredAt: DAY + ms,
+    customer: "acme",
+    data: { inputTokens, user, region: "eu" },
   });
   await store(
     world.analytics,
@@ -59,8 +61,25 @@ async function voidAt({ offset, bookedAt }: { offset: number; bookedAt: number }
     await world.analytics.insert({
       table: "rollup",
       columns: [
-        ...["mode", "customer", "meter", "meterVersion", "windowStart", "dims", "stream", "logPartition", "lane"],
-        ...["bookedStart", "ver", "counted", "voided", "sumQty", "minQty", "maxQty", "lastQty", "lastAt", "lastOffset"],
+        "mode",
+        "customer",
+        "meter",
+        "meterVersion",
+        "windowStart",
+        "dims",
+        "stream",
+        "logPartition",
+        "lane",
+        "bookedStart",
+        "ver",
+        "counted",
+        "voided",
+        "sumQty",
+        "minQty",
+        "maxQty",
+        "lastQty",
+        "lastAt",
+        "lastOffset",
       ],
       rows: [
         [

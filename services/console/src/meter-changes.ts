@@ -166,6 +166,7 @@ export function refuseOldVersions(changes: readonly MeterChange[]): Problem | nu
 export interface ControlStream {
   readonly streamId: number;
   readonly partitionCount: number;
+  readonly predecessors?: readonly { readonly streamId: number; readonly partitionCount: number }[];
 }
 
 /**

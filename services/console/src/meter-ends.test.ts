@@ -62,14 +62,28 @@ function endsOf(records: readonly Sent[]): string[] {
   return [...byText.keys()];
 }
 
-/** Does what the fold does with an end that is valid where it stands. */
-async function takeEnd(until: string, partitions: readonly number[], version = 1): Promise<void> {
-  const body = JSON.stringify({ mode: "live", meter: "tokens", version, until });
-  await world.analytics.insert({
+/** Does what the fold does with records that are valid where they stand. */
+function take(
+  kind: string,
+  body: object,
+  places: { readonly partitions: readonly number[]; readonly stream?: number },
+) {
+  const { partitions, stream = STREAM.streamId } = places;
+  const text = JSON.stringify({ mode: "live", meter: "tokens", ...body });
+  return world.analytics.insert({
     table: "control_records",
     columns: ["stream", "logPartition", "logOffset", "bookedAt", "kind", "target", "body"],
-    rows: partitions.map((partition) => [STREAM.streamId, partition, 50, NOON, "meter.end", "", body]),
+    rows: partitions.map((partition) => [stream, partition, kind === "meter.end" ? 50 : 5, NOON, kind, "", text]),
   });
+}
+const takeEnd = (until: string, partitions: readonly number[], stream?: number): Promise<void> =>
+  take("meter.end", { version: 1, until }, { partitions, ...(stream === undefined ? {} : { stream }) });
+
+/** Applies the rule, and its activation is everywhere. */
+async function activate(stream?: number): Promise<void> {
+  await apply();
+  const places = stream === undefined ? { partitions: PARTITIONS } : { partitions: [0, 1], stream };
+  await take("meter.activate", { version: 1, rule: rule({ from: "2020-01-01T00:00:00Z" }) }, places);
 }
 
 const resend = (now = world.clock.at) => resendLateEnds(world, { stream: STREAM, now, maxAheadMs: MAX_AHEAD_MS });
@@ -196,7 +210,7 @@ describe("an end without a successor", () => {
 
 describe("G1 an end that came too late in the log", () => {
   test("is sent again, where it was not taken, and the listing tells when it really holds", async () => {
-    await apply();
+    await activate();
     await end();
     await takeEnd(EARLIEST, [0, 1]);
     world.clock.at = NOON + 40 * MINUTE_MS;
@@ -221,7 +235,7 @@ describe("G1 an end that came too late in the log", () => {
   });
 
   test("is sent again as often as it comes too late", async () => {
-    await apply();
+    await activate();
     await end();
     for (const round of [1, 2, 3]) {
       world.clock.at = NOON + round * 60 * MINUTE_MS;
@@ -233,13 +247,28 @@ describe("G1 an end that came too late in the log", () => {
   });
 
   test("a partition without progress is waited for, and two consoles at once send it once", async () => {
-    await apply();
+    await activate();
     await end();
     world.clock.at = NOON + 60 * MINUTE_MS;
     expect(await resend()).toEqual([]);
     await progress(world.analytics, { logClockAt: world.clock.at });
     const both = await Promise.all([resend(), resend()]);
     expect(both.flat()).toHaveLength(1);
+  });
+
+  test("an end that the stream before this one took holds on, and one that it did not take is sent to this one", async () => {
+    const stream = { ...STREAM, predecessors: [{ streamId: 90, partitionCount: 2 }] };
+    await activate(90);
+    await end();
+    // Partitions 0 and 2 go on from partition 0, the others from partition 1.
+    await takeEnd(EARLIEST, [0], 90);
+    world.clock.at = NOON + 60 * MINUTE_MS;
+    await progress(world.analytics, { logClockAt: world.clock.at });
+    const again = { stream, now: world.clock.at, maxAheadMs: MAX_AHEAD_MS };
+    expect(await resendLateEnds(world, again)).toMatchObject([{ partitions: [1, 3] }]);
+    await takeEnd("2026-11-20T13:15:00Z", [1, 3]);
+    await progress(world.analytics, { logClockAt: NOON + 300 * MINUTE_MS, nextOffset: 1 });
+    expect(await resendLateEnds(world, { ...again, now: NOON + 300 * MINUTE_MS })).toEqual([]);
   });
 
   test("the watch ends with its process", async () => {

@@ -8,53 +8,23 @@ import {
   TallyhouseError,
 } from "@tallyhouse/domain";
 import { type Clock, type Component, type Logger, pause } from "@tallyhouse/runtime";
-import { z } from "zod";
+import { type MeterDefinition, placeOf, readDefinitions } from "@tallyhouse/usage";
 import { type ChangeTime, type ControlStream, earliestEnd, enqueue } from "./meter-changes.ts";
 
 /** How often the console looks; an end is missed when the log was away for ten minutes, so there is no hurry. */
 const ROUND_MS = 10_000;
 
-const EndSchema = z.object({
-  mode: z.enum(["live", "test"]),
-  meter: z.string(),
-  version: z.int(),
-  until: z.string(),
-});
+/** Partition of the current stream → the instant that holds there, epoch milliseconds: the earliest end that was taken. */
+type StoredEnd = ReadonlyMap<number, number>;
 
-/** The end of one version as the log has it. */
-export interface StoredEnd {
-  /** Partition of the current stream → the instant that holds there: the earliest that was taken, epoch milliseconds. */
-  readonly untilAt: ReadonlyMap<number, number>;
-}
-
-/**
- * Ends that took effect, by `mode/key/version`.
- * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
- */
-export async function readStoredEnds(
-  analytics: AnalyticsStore,
-  stream: Pick<ControlStream, "streamId">,
-): Promise<ReadonlyMap<string, StoredEnd>> {
-  const rows = await analytics.select<{ partition: number; body: string }>(
-    `SELECT DISTINCT logPartition AS partition, body FROM control_records
-     WHERE stream = {stream:UInt16} AND kind = 'meter.end'`,
-    { stream: stream.streamId },
-  );
-  const found = new Map<string, { untilAt: Map<number, number> }>();
-  for (const { partition, body } of rows) {
-    const { mode, meter, version, until } = EndSchema.parse(JSON.parse(body));
-    const key = endKeyOf(mode, meter, version);
-    const entry = found.get(key) ?? { untilAt: new Map<number, number>() };
-    const untilAt = parseInstant(until) ?? 0;
-    entry.untilAt.set(partition, Math.min(entry.untilAt.get(partition) ?? untilAt, untilAt));
-    found.set(key, entry);
+/** The end of a version as the log has it; the ends that the streams before this one took hold on. */
+export function storedEnd(definition: MeterDefinition | undefined, stream: ControlStream): StoredEnd {
+  const untilAts = new Map<number, number>();
+  for (let partition = 0; partition < stream.partitionCount; partition += 1) {
+    const untilAt = definition?.places.get(placeOf(stream.streamId, partition))?.untilAt ?? Number.POSITIVE_INFINITY;
+    if (Number.isFinite(untilAt)) untilAts.set(partition, untilAt);
   }
-  return found;
-}
-
-/** Key of {@link readStoredEnds}. */
-export function endKeyOf(mode: Mode, meter: string, version: number): string {
-  return `${mode}/${meter}/${version}`;
+  return untilAts;
 }
 
 /** What a reader is told of an end. */
@@ -65,9 +35,9 @@ export interface ShownEnd {
 }
 
 /** `askedAt` is what the control store says; `stored` what the log took, if anything. */
-export function shownEnd(askedAt: number, stored: StoredEnd | undefined, stream: ControlStream): ShownEnd {
-  const isStored = (stored?.untilAt.size ?? 0) >= stream.partitionCount;
-  const untilAt = isStored ? Math.max(...(stored?.untilAt.values() ?? [])) : askedAt;
+export function shownEnd(askedAt: number, stored: StoredEnd, stream: ControlStream): ShownEnd {
+  const isStored = stored.size >= stream.partitionCount;
+  const untilAt = isStored ? Math.max(...stored.values()) : askedAt;
   return { until: formatInstant(untilAt), state: isStored ? "stored" : "pending" };
 }
 
@@ -105,12 +75,16 @@ export async function resendLateEnds(
   );
   if (asked.length === 0) return [];
   const clocks = await readClocks(analytics, stream);
-  const stored = await readStoredEnds(analytics, stream);
+  const definitions = new Map<string, MeterDefinition>();
+  for (const mode of new Set(asked.map((end) => end.mode))) {
+    for (const definition of await readDefinitions(analytics, stream, { mode }))
+      definitions.set(`${mode}/${definition.version.meter}/${definition.version.version}`, definition);
+  }
   const resent: ResentEnd[] = [];
   for (const { mode, key, version, ends_at: endsAt } of asked) {
-    const taken = stored.get(endKeyOf(mode, key, version))?.untilAt;
+    const taken = storedEnd(definitions.get(`${mode}/${key}/${version}`), stream);
     const partitions = [...clocks]
-      .filter(([partition, clockAt]) => taken?.has(partition) !== true && clockAt + maxAheadMs >= endsAt.getTime())
+      .filter(([partition, clockAt]) => !taken.has(partition) && clockAt + maxAheadMs >= endsAt.getTime())
       .map(([partition]) => partition);
     if (partitions.length === 0) continue;
     const until = formatInstant(earliestEnd(input));

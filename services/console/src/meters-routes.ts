@@ -15,7 +15,7 @@ import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { authenticate } from "./auth.ts";
 import { applyMeters, diffMeters, endMeter, type MeterChange, refuseOldVersions } from "./meter-changes.ts";
-import { endKeyOf, readStoredEnds, type ShownEnd, shownEnd } from "./meter-ends.ts";
+import { type ShownEnd, shownEnd, storedEnd } from "./meter-ends.ts";
 import { type Problem, queryInvalid, sendProblem } from "./problem.ts";
 import type { UsagePorts } from "./usage.ts";
 
@@ -173,7 +173,6 @@ interface ListedMeter {
 export async function listMeters(ports: UsagePorts, mode: Mode): Promise<ListedMeter[]> {
   const definitions = await readDefinitions(ports.analytics, ports.stream, { mode });
   const known = new Map(definitions.map((entry) => [`${entry.version.meter}@${entry.version.version}`, entry]));
-  const ends = await readStoredEnds(ports.analytics, ports.stream);
   const rows = await readVersions(ports.control, mode);
   return rows.map(({ key, version, unit, rule, created_at: createdAt, ends_at: endsAt }) => {
     const definition = known.get(`${key}@${version}`);
@@ -183,7 +182,7 @@ export async function listMeters(ports: UsagePorts, mode: Mode): Promise<ListedM
       state: definition?.isActive === true ? "active" : "pending",
       unit,
       from: rule.from,
-      end: endsAt === null ? null : shownEnd(endsAt.getTime(), ends.get(endKeyOf(mode, key, version)), ports.stream),
+      end: endsAt === null ? null : shownEnd(endsAt.getTime(), storedEnd(definition, ports.stream), ports.stream),
       rule: definition?.version.rule ?? rule,
       createdAt: formatInstant(createdAt.getTime()),
     };

@@ -105,6 +105,7 @@ const PATHS: Paths = {
         },
         "400": problem("a parameter is wrong; problems names each"),
         "404": problem("no such meter in this mode"),
+        "409": problem("as known at knownAt is not final yet; detail names the watermark"),
       },
     }),
   },

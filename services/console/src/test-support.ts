@@ -183,7 +183,12 @@ export async function activate(analytics: AnalyticsStore, version: MeterVersion,
     analytics,
     "backfills",
     partitions().map((logPartition) => ({
-      ...{ stream: STREAM.streamId, logPartition, mode, meter, meterVersion: version.version, ver: 0 },
+      stream: STREAM.streamId,
+      logPartition,
+      mode,
+      meter,
+      meterVersion: version.version,
+      ver: 0,
     })),
   );
 }

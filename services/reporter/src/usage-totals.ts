@@ -62,26 +62,30 @@ const ActivationSchema = z.object({
 /** Reads the aggregator's tables through their views (exactly-once.md 3). */
 export function createUsageTotals(
   analytics: AnalyticsStore,
-  stream: Pick<StreamIdentity, "streamId" | "partitionCount">,
+  stream: Pick<StreamIdentity, "streamId" | "partitionCount" | "predecessors">,
 ): UsageTotals {
   return {
     sealedThrough: () => readWatermark(analytics, stream),
-    backfillingSince: () => backfillingSince(analytics),
+    backfillingSince: () => backfillingSince(analytics, stream),
     feeds: () => readFeeds(analytics),
     changedBuckets: (input) => changedBuckets(analytics, input),
     totals: (feed, buckets) => totalsOf(analytics, feed, buckets),
   };
 }
 
-/** Of every stream: one before this one may have ended with a backfill to do, which its successor does. */
-async function backfillingSince(analytics: AnalyticsStore): Promise<number | null> {
+/** Of the streams before this one, too: one may have ended with a backfill to do, which its successor does. */
+async function backfillingSince(
+  analytics: AnalyticsStore,
+  { streamId, predecessors = [] }: Pick<StreamIdentity, "streamId" | "predecessors">,
+): Promise<number | null> {
   const [row] = await analytics.select<{ pending: string; since: string }>(
     `SELECT toString(count()) AS pending, toString(toUnixTimestamp64Milli(min(bookedAt))) AS since
      FROM control_records
-     WHERE kind = 'meter.activate'
+     WHERE kind = 'meter.activate' AND stream IN {streams:Array(UInt16)}
        AND (stream, logPartition, JSONExtractString(body, 'mode'), JSONExtractString(body, 'meter'),
          JSONExtractUInt(body, 'version')) NOT IN (
          SELECT stream, logPartition, toString(mode), meter, toUInt64(meterVersion) FROM backfills)`,
+    { streams: [streamId, ...predecessors.map((before) => before.streamId)] },
   );
   return row === undefined || row.pending === "0" ? null : Number(row.since);
 }
