@@ -1,5 +1,5 @@
 /**
- * `npm run test:sim -- [--seed S] [--seeds N] [--suite aggregator|reporter] [--verbose]`: seeded schedules of the aggregator, against a
+ * `npm run test:sim -- [--seed S] [--seeds N] [--seconds N] [--suite aggregator|reporter] [--verbose]`: seeded schedules of the aggregator, against a
  * fold of the log that shares nothing with it, and of the reporter, against the usage it was given. Without `--suite` both, a twentieth
  * of the seeds for the reporter, whose ledger is a real one. `--crashes STRIDE`: a small log whose process dies at every port call, and
  * its successor at every STRIDE-th. Prints the command that repeats each failure; ends with `N passed, N failed`.
@@ -21,6 +21,7 @@ const { values: given } = parseArgs({
     seeds: { type: "string" },
     suite: { type: "string" },
     crashes: { type: "string" },
+    seconds: { type: "string" },
     workers: { type: "string", default: "2" },
     verbose: { type: "boolean", default: false },
   },
@@ -49,6 +50,7 @@ async function run(suite: Suite, seeds: number): Promise<SimulationResult> {
       seed,
       seeds,
       isVerbose: given.verbose,
+      ...(given.seconds === undefined ? {} : { seconds: Number(given.seconds) }),
       ...(given.crashes === undefined ? {} : { crashStride: Number(given.crashes) }),
       onFailure: (failure) => show(suite, failure),
     },

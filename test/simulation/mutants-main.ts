@@ -13,6 +13,8 @@ import { copySources, type Edit, removeCopy } from "./source-copy.ts";
 import { simulate, type Suite } from "./workers.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
+/** Schedules of the aggregator in the time of one of the reporter, whose sample is so much smaller. */
+const REPORTER_SHARE = 4;
 const COLUMNS = [46, 10, 16, 10] as const;
 
 const { values: given } = parseArgs({
@@ -23,7 +25,7 @@ const { values: given } = parseArgs({
     workers: { type: "string", default: "2" },
   },
 });
-const sample = Number(given.sample);
+const aggregatorSample = Number(given.sample);
 const seedsMax = Number(given.seeds);
 
 /** What a judge said of one tree. */
@@ -44,6 +46,7 @@ async function judge(root: string, how: Mutant["judge"], seedsLimit: number): Pr
 
 async function judgeBySchedules(root: string, how: { suite: Suite; seedsLimit: number }): Promise<Verdict> {
   const { suite, seedsLimit } = how;
+  const sample = suite === "reporter" ? Math.ceil(aggregatorSample / REPORTER_SHARE) : aggregatorSample;
   const sampled = await simulate({ root, suite, seed: 1, seeds: sample });
   const left = { root, suite, seed: sample + 1, seeds: seedsLimit - sample, stopsAtFirst: true } as const;
   const later = sampled.failures.length > 0 || left.seeds <= 0 ? [] : (await simulate(left)).failures;
@@ -146,7 +149,7 @@ async function onCopy(edits: readonly Edit[], judged: (copy: string) => Promise<
 
 /** The sources without a fault pass the same judges. */
 async function tryUnpatched(how: Mutant["judge"]): Promise<void> {
-  const verdict = await onCopy([], (copy) => judge(copy, how, sample));
+  const verdict = await onCopy([], (copy) => judge(copy, how, aggregatorSample));
   const name =
     how.kind === "simulation" ? `no fault: schedules of the ${how.suite}` : `no fault: ${how.workspace}/${how.file}`;
   report(name, verdict.message === "", verdict);
@@ -158,7 +161,7 @@ const works = [
   ...[...judges.values()].map((how) => () => tryUnpatched(how)),
   ...chosen.map((mutant) => () => tryMutant(mutant)),
 ];
-process.stdout.write(`${line(["mutant", "caught by", "after", `of ${sample}`])}\n`);
+process.stdout.write(`${line(["mutant", "caught by", "after", "share"])}\n`);
 const startedAt = performance.now();
 const worker = async (): Promise<void> => {
   for (let work = works.shift(); work !== undefined; work = works.shift()) await work();

@@ -44,6 +44,8 @@ export interface SimulationRequest {
   readonly seeds: number;
   /** Seeds that are `step` apart: how several workers share a range. */
   readonly step?: number;
+  /** No schedule begins later than that after the start. */
+  readonly seconds?: number;
   readonly stopsAtFirst?: boolean;
   readonly isVerbose?: boolean;
   /** Crashes of the small log instead of seeds; see the worker. */
@@ -55,6 +57,7 @@ export interface SimulationRequest {
 export async function simulate(request: SimulationRequest): Promise<SimulationResult> {
   const { root, suite, seed, seeds, step = 1, stopsAtFirst = false, isVerbose = false } = request;
   const flags = [
+    ...(request.seconds === undefined ? [] : ["--seconds", `${request.seconds}`]),
     ...(stopsAtFirst ? ["--stop"] : []),
     ...(isVerbose ? ["--verbose"] : []),
     ...(request.crashStride === undefined ? [] : ["--crashes", `${request.crashStride}`]),

@@ -307,6 +307,8 @@ export class Checks {
     );
     const reading = rows
       .map((row) => `${row.logPartition} ${row.lane} ${keyOf(row)} ${textOf(valuesOf(row))}`)
+      // The hashes of unique_count are a set beside the rows; the booking window stands before the hash.
+      .concat([...this.#uniques].filter((unique) => Number(unique.split("|").at(-2)) < cut))
       .sort()
       .join("\n");
     const before = this.#seals.get(cut);

@@ -63,22 +63,19 @@ async function dieOnce(world: SimWorld, death: Death): Promise<string[]> {
   return [];
 }
 
-/** Every port call, before, in the middle of and after its effect. @throws {Violation} */
-export async function dieEverywhere(): Promise<ExhaustiveSummary> {
+/** A death at every port call, at this moment of it. @throws {Violation} */
+export async function dieEverywhere(moment: DeathMoment): Promise<ExhaustiveSummary> {
   const hits = new Map<string, number>();
   let runs = 0;
   let records = 0;
-  for (const moment of MOMENTS) {
-    for (let at = 1; ; at += 1) {
-      const found = await survive([{ at, moment }]);
-      const [hit] = found.hits;
-      runs += 1;
-      records += found.records;
-      if (hit === undefined) break;
-      hits.set(hit, (hits.get(hit) ?? 0) + 1);
-    }
+  for (let at = 1; ; at += 1) {
+    const found = await survive([{ at, moment }]);
+    const [hit] = found.hits;
+    runs += 1;
+    records += found.records;
+    if (hit === undefined) return { runs, records, hits };
+    hits.set(hit, (hits.get(hit) ?? 0) + 1);
   }
-  return { runs, records, hits };
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * `node worker.ts --seed S --seeds N [--step K] [--stop] [--verbose]`: schedules S, S + K, …, one JSON line per violation and one at
+ * `node worker.ts --seed S --seeds N [--step K] [--seconds N] [--stop] [--verbose]`: schedules S, S + K, …, one JSON line per violation and one at
  * the end. With `--crashes STRIDE` the small log instead, whose process dies at its calls S, S + K, … and its successor at every
  * STRIDE-th. Started by test/simulation, which also starts it from copies of the sources with a fault built in.
  */
@@ -14,6 +14,7 @@ const { values: given } = parseArgs({
     seed: { type: "string", default: "1" },
     seeds: { type: "string", default: "1" },
     step: { type: "string", default: "1" },
+    seconds: { type: "string", default: "Infinity" },
     stop: { type: "boolean", default: false },
     verbose: { type: "boolean", default: false },
     crashes: { type: "string" },
@@ -21,6 +22,8 @@ const { values: given } = parseArgs({
 });
 const first = Number(given.seed);
 const step = Number(given.step);
+/** No schedule begins after it, so that a long run can be bounded by time. */
+const endsAt = performance.now() + Number(given.seconds) * 1_000;
 const summary = { schedules: 0, records: 0, steps: 0, processes: 0, violations: 0 };
 const hits = new Map<string, number>();
 
@@ -40,7 +43,7 @@ if (given.crashes !== undefined) {
     failed(first, error);
   }
 }
-for (let n = 0; given.crashes === undefined && n < Number(given.seeds); n += 1) {
+for (let n = 0; given.crashes === undefined && n < Number(given.seeds) && performance.now() < endsAt; n += 1) {
   const seed = first + n * step;
   const lines: string[] = [];
   summary.schedules += 1;

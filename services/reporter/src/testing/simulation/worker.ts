@@ -10,15 +10,18 @@ const { values: given } = parseArgs({
     seed: { type: "string", default: "1" },
     seeds: { type: "string", default: "1" },
     step: { type: "string", default: "1" },
+    seconds: { type: "string", default: "Infinity" },
     stop: { type: "boolean", default: false },
     verbose: { type: "boolean", default: false },
   },
 });
 const ledger = await openLedger();
+/** No schedule begins after it, so that a long run can be bounded by time. */
+const endsAt = performance.now() + Number(given.seconds) * 1_000;
 const summary = { schedules: 0, records: 0, steps: 0, processes: 0, violations: 0 };
 const hits = new Map<string, number>();
 
-for (let n = 0; n < Number(given.seeds); n += 1) {
+for (let n = 0; n < Number(given.seeds) && performance.now() < endsAt; n += 1) {
   const seed = Number(given.seed) + n * Number(given.step);
   const lines: string[] = [];
   summary.schedules += 1;
