@@ -223,6 +223,7 @@ test("G1 G2 G3 a store that dies after any insert: the next start ends with the 
   for (const [round, table] of ["raw_events", "identities", "rollup", "control_records", "progress"].entries()) {
     const dying: AnalyticsStore = {
       select: (sql, params) => analytics.select(sql, params),
+      scan: (sql, params, visit) => analytics.scan(sql, params, visit),
       execute: (sql) => analytics.execute(sql),
       async insert(input) {
         await analytics.insert(input);

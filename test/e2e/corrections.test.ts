@@ -22,12 +22,15 @@ beforeAll(async () => {
   console = await pipeline.openConsole();
   parts = [running(console.outbox), running(console.sweeper)];
   const applied = await console.post("/admin/v1/meters/apply?wait=20s", { file: METERS });
-  expect([applied.status, applied.body["state"]]).toEqual([200, "active"]);
+  if (applied.body["state"] !== "active") throw new Error(`meters: ${JSON.stringify(applied)}`);
 }, 60_000);
 afterAll(async () => {
-  for (const part of parts) expect(await part.stop()).toBe(null);
+  const errors = [];
+  for (const part of parts) errors.push(await part.stop());
   await console.close();
-  expect(await pipeline.close()).toEqual([]);
+  errors.push(...(await pipeline.close()));
+  const [error] = errors.filter((each) => each !== null);
+  if (error !== undefined) throw new Error("a part did not live to the end", { cause: error });
 });
 
 /** One usage event of `tokens` tokens, a minute ago; stored when this resolves. */

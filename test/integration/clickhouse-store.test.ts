@@ -58,3 +58,19 @@ test("processes that start at once migrate an empty database together, and each 
     await one.close();
   }
 });
+
+test.each(["cut", "fail"])(
+  "G1 a scan whose connection is lost among the rows (%s) is STORE_UNAVAILABLE, never a shorter answer",
+  async (how) => {
+    const opened = await openClickHouse({ url });
+    let bytes = 0;
+    // A comment that the local front obeys: 200, so many bytes of the rows, then the end without a last chunk.
+    const sql = `SELECT toUInt32(number) FROM numbers({count:UInt64}) /* front:${how}-after=400000 */`;
+    const scanning = opened.store.scan(sql, { count: 300_000 }, (piece) => {
+      bytes += piece.length;
+    });
+    await expect(scanning).rejects.toMatchObject({ code: "STORE_UNAVAILABLE", action: "retry" });
+    expect(bytes).toBeGreaterThan(0);
+    await opened.close();
+  },
+);

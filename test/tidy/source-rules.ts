@@ -106,7 +106,7 @@ const FOR_TESTS =
 /** What turbo's tags are too coarse for: adapters only in ports.ts; the testkit, the emulator and test code only in tests. */
 export function importsOutOfPlace(tree: Tree): string[] {
   return productFiles(tree).flatMap((file) => {
-    const isService = file.path.startsWith("services/");
+    const isService = file.path.startsWith("services/") || file.path.startsWith("packages/usage/");
     const isComposer = file.path.startsWith("services/standalone/");
     return [
       ...problemsOf(file, ADAPTER, ([, name]) =>

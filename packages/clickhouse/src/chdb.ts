@@ -2,9 +2,9 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { TallyhouseError } from "@tallyhouse/domain";
-import { type Connection, Lane, storeUnavailable } from "./lane.ts";
+import { type Connection, Lane, type Scanner, storeUnavailable } from "./lane.ts";
 import { knownSettings, READER_SETTINGS, setStatement, WRITER_SETTINGS } from "./settings.ts";
-import type { Channel } from "./store.ts";
+import type { Channels } from "./store.ts";
 
 type PluggedConnection = NonNullable<NonNullable<Parameters<typeof createClient>[0]>["connection"]>;
 
@@ -12,13 +12,13 @@ type PluggedConnection = NonNullable<NonNullable<Parameters<typeof createClient>
 const STATEMENTS_PER_CONNECTION = 1;
 
 /**
- * Opens ClickHouse in this process on a folder, which is created when it is missing: one connection that writes and
- * one that reads, because two connections run side by side and statements of one do not. One process may hold one
+ * Opens ClickHouse in this process on a folder, which is created when it is missing: one connection that writes, one
+ * that reads and one that scans, because connections run side by side and statements of one do not. One process may hold one
  * folder only; a second open of the same folder in the same process shares it.
  * @throws {TallyhouseError} DATA_FOLDER_IN_USE (halt) when another process holds the folder, STORE_UNAVAILABLE (halt)
  * when the engine cannot open it.
  */
-export async function openChdb(path: string): Promise<{ writer: Channel; reader: Channel }> {
+export async function openChdb(path: string): Promise<Channels> {
   await mkdir(path, { recursive: true });
   const writer = await connect(path);
   const reader = await connect(path);
@@ -30,6 +30,10 @@ export async function openChdb(path: string): Promise<{ writer: Channel; reader:
   return {
     writer: { connection: writer, lane: new Lane(STATEMENTS_PER_CONNECTION) },
     reader: { connection: reader, lane: new Lane(STATEMENTS_PER_CONNECTION) },
+    scanner: {
+      connection: await connectScanner(path, setStatement(knownSettings(READER_SETTINGS, known))),
+      lane: new Lane(STATEMENTS_PER_CONNECTION),
+    },
   };
 }
 
@@ -59,6 +63,22 @@ async function connect(path: string): Promise<Connection> {
       await client.command({ query });
     },
     close: async () => client.close(),
+  };
+}
+
+/** A session of chDB's own: the pluggable connection fetches every answer whole. The folder is open already. */
+async function connectScanner(path: string, settings: string): Promise<Scanner> {
+  const { Session } = await import("chdb");
+  const session = new Session(path);
+  await session.queryAsync(settings);
+  return {
+    async scan(sql, params, visit) {
+      // Leaving the loop by an error cancels the statement.
+      for await (const piece of session.queryStreamBind(sql, params, { format: "RowBinary" })) await visit(piece.raw());
+    },
+    async close() {
+      session.close();
+    },
   };
 }
 

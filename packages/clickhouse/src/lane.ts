@@ -8,6 +8,17 @@ export interface Connection {
   close(): Promise<void>;
 }
 
+/** What a lane of long answers needs. */
+export interface Scanner {
+  /** RowBinary, piece by piece; rejects with whatever `visit` rejects with, and leaves no statement running then. */
+  scan(
+    sql: string,
+    params: Readonly<Record<string, unknown>>,
+    visit: (bytes: Uint8Array) => Promise<void>,
+  ): Promise<void>;
+  close(): Promise<void>;
+}
+
 /** Statements that may wait for one lane. Each caller awaits its own, so this is some hundred callers at once. */
 export const STATEMENTS_WAITING_MAX = 1_000;
 

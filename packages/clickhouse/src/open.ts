@@ -2,7 +2,7 @@ import type { AnalyticsStore } from "@tallyhouse/domain";
 import { openChdb } from "./chdb.ts";
 import { storeUnavailable } from "./lane.ts";
 import { openServer, type ServerOptions } from "./server.ts";
-import { type Channel, createAnalyticsStore } from "./store.ts";
+import { type Channel, type Channels, createAnalyticsStore } from "./store.ts";
 
 /** `path`: ClickHouse in this process on that folder. `url`: a server. */
 export type ClickHouseOptions = { readonly path: string } | ServerOptions;
@@ -21,19 +21,19 @@ export interface OpenedClickHouse {
  * @throws {TallyhouseError} DATA_FOLDER_IN_USE (halt), STORE_UNAVAILABLE (retry for a server, halt for a folder).
  */
 export async function openClickHouse(options: ClickHouseOptions): Promise<OpenedClickHouse> {
-  const { writer, reader } = "path" in options ? await openChdb(options.path) : await reachServer(options);
-  const store = createAnalyticsStore(writer, reader);
+  const channels = "path" in options ? await openChdb(options.path) : await reachServer(options);
+  const store = createAnalyticsStore(channels);
   const [row] = await store.select<{ version: string }>("SELECT version() AS version");
   return {
     store,
     engineVersion: row?.version ?? "",
     async close() {
-      await Promise.all([closeChannel(writer), closeChannel(reader)]);
+      await Promise.all([channels.writer, channels.reader, channels.scanner].map(closeChannel));
     },
   };
 }
 
-async function reachServer(options: ServerOptions): Promise<{ writer: Channel; reader: Channel }> {
+async function reachServer(options: ServerOptions): Promise<Channels> {
   try {
     return await openServer(options);
   } catch (error) {
@@ -41,7 +41,7 @@ async function reachServer(options: ServerOptions): Promise<{ writer: Channel; r
   }
 }
 
-async function closeChannel({ connection, lane }: Channel): Promise<void> {
+async function closeChannel({ connection, lane }: Channel<{ close(): Promise<void> }>): Promise<void> {
   await lane.close();
   await connection.close();
 }

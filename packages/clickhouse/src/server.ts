@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from "@clickhouse/client";
-import { type Connection, Lane } from "./lane.ts";
+import { type Connection, Lane, type Scanner } from "./lane.ts";
 import {
   HTTP_SETTINGS,
   knownSettings,
@@ -10,7 +10,7 @@ import {
   type Settings,
   WRITER_SETTINGS,
 } from "./settings.ts";
-import type { Channel } from "./store.ts";
+import type { Channel, Channels } from "./store.ts";
 
 /** Where a ClickHouse server listens. `database` defaults to the user's own. */
 export interface ServerOptions {
@@ -28,24 +28,28 @@ const INSERT_TIMEOUT_MS = 120_000;
 const SELECT_TIMEOUT_MS = (SELECT_TIME_MAX_SECONDS + 5) * 1_000;
 
 /**
- * Opens a ClickHouse server over HTTP: one client that writes and one that reads, each with its settings in every
- * request. No session is held, so a balancer may sit between.
+ * Opens a ClickHouse server over HTTP: clients that write, read and scan, each with its settings in every request. No session is held, so a balancer may sit between.
  */
-export async function openServer(options: ServerOptions): Promise<{ writer: Channel; reader: Channel }> {
+export async function openServer(options: ServerOptions): Promise<Channels> {
   const probe = connect(options, { settings: HTTP_SETTINGS, timeoutMs: SELECT_TIMEOUT_MS });
   try {
     const names = await probe.select<{ name: string }>("SELECT name FROM system.settings", undefined);
     const known = new Set(names.map(({ name }) => name));
+    const reading = { settings: knownSettings(READER_SETTINGS, known), timeoutMs: SELECT_TIMEOUT_MS };
     return {
       writer: channel(options, { settings: knownSettings(WRITER_SETTINGS, known), timeoutMs: INSERT_TIMEOUT_MS }),
-      reader: channel(options, { settings: knownSettings(READER_SETTINGS, known), timeoutMs: SELECT_TIMEOUT_MS }),
+      reader: channel(options, reading),
+      scanner: channel(options, reading),
     };
   } finally {
     await probe.close();
   }
 }
 
-function channel(options: ServerOptions, { settings, timeoutMs }: { settings: Settings; timeoutMs: number }): Channel {
+function channel(
+  options: ServerOptions,
+  { settings, timeoutMs }: { settings: Settings; timeoutMs: number },
+): Channel<Connection & Scanner> {
   return {
     connection: connect(options, { settings: { ...settings, ...HTTP_SETTINGS }, timeoutMs }),
     lane: new Lane(STATEMENTS_IN_FLIGHT_MAX),
@@ -55,7 +59,7 @@ function channel(options: ServerOptions, { settings, timeoutMs }: { settings: Se
 function connect(
   options: ServerOptions,
   { settings, timeoutMs }: { settings: Settings; timeoutMs: number },
-): Connection {
+): Connection & Scanner {
   const client = createClient({
     ...options,
     request_timeout: timeoutMs,
@@ -74,6 +78,12 @@ function connect(
         ...(params === undefined ? {} : { query_params: { ...params } }),
       });
       return result.json<Row>();
+    },
+    scan: async (query, params, visit) => {
+      // `exec`: client.query knows no binary format. The server answers when the statement has ended (HTTP_SETTINGS), so no
+      // error can hide among the rows, and a connection that breaks before the answer's last chunk is an error of the stream.
+      const { stream } = await client.exec({ query: `${query}\nFORMAT RowBinary`, query_params: { ...params } });
+      for await (const bytes of stream as AsyncIterable<Buffer>) await visit(bytes);
     },
     insert: async ({ table, columns, body }) => insertBody(client, { table, columns, body }),
     async command(query) {

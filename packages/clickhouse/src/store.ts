@@ -1,15 +1,24 @@
 import { type AnalyticsStore, type AnalyticsValue, assert } from "@tallyhouse/domain";
 import { encodeRows } from "./encode.ts";
-import { assertIdentifiers, type Connection, type Lane, storeUnavailable } from "./lane.ts";
+import { assertIdentifiers, type Connection, type Lane, type Scanner, storeUnavailable } from "./lane.ts";
 
 /** A connection whose settings stand, and the queue before it. */
-export interface Channel {
-  readonly connection: Connection;
+export interface Channel<Opened = Connection> {
+  readonly connection: Opened;
   readonly lane: Lane;
 }
 
-/** The analytics store over one channel for writing and one for reading, so that neither waits for the other. */
-export function createAnalyticsStore(writer: Channel, reader: Channel): AnalyticsStore {
+/** What the analytics store sends its statements through. */
+export interface Channels {
+  readonly writer: Channel;
+  readonly reader: Channel;
+  /** For long answers, which a short one should not wait for. */
+  readonly scanner: Channel<Scanner>;
+}
+
+/** The analytics store over channels for writing, reading and scanning, so that none waits for another. */
+export function createAnalyticsStore(channels: Channels): AnalyticsStore {
+  const { writer, reader } = channels;
   return {
     insert: async (input) => insert(writer, input),
     async select<Row>(sql: string, params?: Readonly<Record<string, unknown>>): Promise<Row[]> {
@@ -20,6 +29,7 @@ export function createAnalyticsStore(writer: Channel, reader: Channel): Analytic
         throw storeUnavailable("answer a SELECT", error);
       }
     },
+    scan: async (sql, params, visit) => scan(channels.scanner, { sql, params, visit }),
     async execute(sql) {
       try {
         await writer.lane.run(async () => writer.connection.command(sql));
@@ -28,6 +38,35 @@ export function createAnalyticsStore(writer: Channel, reader: Channel): Analytic
       }
     },
   };
+}
+
+/** Tells the visitor's errors, which are the caller's own, from the engine's. */
+async function scan(
+  { connection, lane }: Channel<Scanner>,
+  input: {
+    sql: string;
+    params: Readonly<Record<string, unknown>>;
+    visit: (bytes: Uint8Array) => void | Promise<void>;
+  },
+): Promise<void> {
+  const { sql, params, visit } = input;
+  assertParams(params);
+  const visitor: { failure?: { error: unknown } } = {};
+  try {
+    await lane.run(async () =>
+      connection.scan(sql, params, async (bytes) => {
+        try {
+          await visit(bytes);
+        } catch (error) {
+          visitor.failure = { error };
+          throw error;
+        }
+      }),
+    );
+  } catch (error) {
+    if (visitor.failure !== undefined) throw visitor.failure.error;
+    throw storeUnavailable("scan the rows of a SELECT", error);
+  }
 }
 
 async function insert(

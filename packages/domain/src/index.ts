@@ -38,6 +38,7 @@ export {
   AGGREGATIONS,
   type CompiledMeter,
   compileMeter,
+  type DeclaredMeter,
   type Contribution,
   DIMENSION_BYTES_MAX,
   meterDigest,
@@ -60,7 +61,7 @@ export {
 export { decodeUsageRecord, RECORD_BYTES_MAX, usageRecordBytes } from "./record.ts";
 export { type Authenticator, modeOfServiceToken, type Principal } from "./service-token.ts";
 export type { AnalyticsStore, AnalyticsValue, ControlStore, SqlRunner } from "./stores.ts";
-export type { StreamIdentity, StreamPredecessor } from "./stream.ts";
+export { BACKFILL_SPAN_MS, type StreamIdentity, type StreamPredecessor } from "./stream.ts";
 export {
   ceilTo,
   DAY_MS,

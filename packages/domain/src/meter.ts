@@ -32,29 +32,39 @@ const ConditionSchema = z
     "needs exactly one of equals, in, exists",
   );
 
+const fromInstant = z
+  .string()
+  .refine((text) => parseInstant(text) !== null, "must be an RFC 3339 instant such as 2000-01-01T00:00:00Z");
+const ruleFields = {
+  key: z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, "must match [a-z][a-z0-9_]{0,62}"),
+  eventType: z.string().min(1).max(128),
+  aggregation: z.enum(AGGREGATIONS),
+  value: pointer.optional(),
+  where: z.array(ConditionSchema).max(16).default([]),
+  dimensions: z
+    .record(z.string().regex(/^[a-z][a-zA-Z0-9_]{0,62}$/, "must match [a-z][a-zA-Z0-9_]{0,62}"), pointer)
+    .refine((dimensions) => Object.keys(dimensions).length <= 8, "at most 8 dimensions")
+    .default({}),
+  unit: z.string().min(1).max(64).default("units"),
+};
+
+const takesValue = (rule: { aggregation: Aggregation; value?: string | undefined }): boolean =>
+  (rule.aggregation === "count") === (rule.value === undefined);
+const VALUE_RULE = {
+  path: ["value"],
+  message: "is required for every aggregation but count, which takes none",
+  // Also when another field is wrong: every problem at once.
+  when: ({ value }: { value: unknown }) =>
+    isJsonObject(value) && AGGREGATIONS.some((known) => known === value["aggregation"]),
+};
+
 /** One rule as stored in a meter version and in a `meter.activate` record: text and JSON only. */
-export const MeterRuleSchema = z
-  .strictObject({
-    key: z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, "must match [a-z][a-z0-9_]{0,62}"),
-    eventType: z.string().min(1).max(128),
-    aggregation: z.enum(AGGREGATIONS),
-    value: pointer.optional(),
-    where: z.array(ConditionSchema).max(16).default([]),
-    dimensions: z
-      .record(z.string().regex(/^[a-z][a-zA-Z0-9_]{0,62}$/, "must match [a-z][a-zA-Z0-9_]{0,62}"), pointer)
-      .refine((dimensions) => Object.keys(dimensions).length <= 8, "at most 8 dimensions")
-      .default({}),
-    unit: z.string().min(1).max(64).default("units"),
-    from: z
-      .string({ error: "is required: usage before it is not counted (backfill is not built yet)" })
-      .refine((text) => parseInstant(text) !== null, "must be an RFC 3339 instant such as 2000-01-01T00:00:00Z"),
-  })
-  .refine((rule) => (rule.aggregation === "count") === (rule.value === undefined), {
-    path: ["value"],
-    message: "is required for every aggregation but count, which takes none",
-    // Also when another field is wrong: every problem at once.
-    when: ({ value }) => isJsonObject(value) && AGGREGATIONS.some((known) => known === value["aggregation"]),
-  });
+export const MeterRuleSchema = z.strictObject({ ...ruleFields, from: fromInstant }).refine(takesValue, VALUE_RULE);
+/** One rule as a meters file declares it: without `from` it counts from its activation on. */
+export const DeclaredMeterSchema = z
+  .strictObject({ ...ruleFields, from: fromInstant.optional() })
+  .refine(takesValue, VALUE_RULE);
+export type DeclaredMeter = z.infer<typeof DeclaredMeterSchema>;
 export type MeterRule = z.infer<typeof MeterRuleSchema>;
 
 /** An immutable version of a meter. */

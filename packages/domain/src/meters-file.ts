@@ -2,7 +2,7 @@
 import { isMap, isSeq, LineCounter, type Node, parseDocument } from "yaml";
 import { z } from "zod";
 import { isJsonObject } from "./json.ts";
-import { type MeterRule, MeterRuleSchema } from "./meter.ts";
+import { type DeclaredMeter, DeclaredMeterSchema } from "./meter.ts";
 
 const METERS_MAX = 1_000;
 /** Aliases that one file may resolve, counted with what each repeats: a small file cannot unfold into gigabytes. */
@@ -10,7 +10,7 @@ const ALIASES_MAX = 1_000;
 
 const MetersFileSchema = z.strictObject({
   schema: z.literal("tallyhouse.meters/1"),
-  meters: z.array(MeterRuleSchema).max(METERS_MAX),
+  meters: z.array(DeclaredMeterSchema).max(METERS_MAX),
 });
 
 /** One problem of a file. Lines count from 1. */
@@ -23,7 +23,7 @@ export interface FileProblem {
 
 /** Every rule of the file, or every problem of it: never a part. */
 export type MetersFileReading =
-  | { readonly kind: "meters"; readonly rules: readonly MeterRule[] }
+  | { readonly kind: "meters"; readonly rules: readonly DeclaredMeter[] }
   | { readonly kind: "problems"; readonly problems: readonly FileProblem[] };
 
 type Path = readonly PropertyKey[];

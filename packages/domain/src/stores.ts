@@ -27,6 +27,17 @@ export interface AnalyticsStore {
    * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
    */
   select<Row>(sql: string, params?: Readonly<Record<string, unknown>>): Promise<Row[]>;
+  /**
+   * Runs one SELECT for millions of rows: visits them as RowBinary bytes in the engine's order, piece by piece; one row may
+   * end in the next piece. The next piece is asked for when `visit` has resolved, and the one before is no longer valid.
+   * Limits of {@link select} hold for each statement, so page. `params` as there.
+   * @throws {TallyhouseError} STORE_UNAVAILABLE (retry); any part may have been visited. What `visit` throws, unchanged.
+   */
+  scan(
+    sql: string,
+    params: Readonly<Record<string, unknown>>,
+    visit: (bytes: Uint8Array) => void | Promise<void>,
+  ): Promise<void>;
   /** Runs one statement without a result (DDL). Used by migrations. */
   execute(sql: string): Promise<void>;
 }

@@ -1,3 +1,11 @@
+import { DAY_MS } from "./time.ts";
+
+/**
+ * Usage booked longer before a meter's activation is not backfilled. Raw usage events live 400 days: with 10 days to spare, every
+ * repetition of a backfill within them finds the same ones, whatever expires meanwhile, and so counts the same.
+ */
+export const BACKFILL_SPAN_MS = 390 * DAY_MS;
+
 /** One incarnation of the topic. Everything here is constant for its life; a change is a new stream. */
 export interface StreamIdentity {
   /** UInt16, a part of every stored key. */

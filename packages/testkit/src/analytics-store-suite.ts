@@ -242,6 +242,81 @@ export function describeAnalyticsStore(name: string, open: () => Promise<OpenedA
       await store.insert({ table: "contract_values", columns: ["id"], rows: [] });
     });
 
+    /** 300,000 rows of one UInt32: more than one piece in both adapters, and not a whole number of rows in each. */
+    const NUMBERS = "SELECT toUInt32(number) AS n FROM numbers({count:UInt64})";
+
+    test("G4 a scan visits every row once and in order, as RowBinary, over many pieces", async () => {
+      const pieces: Buffer[] = [];
+      // The bytes are the visitor's until it has ended; so what it keeps it copies.
+      await store.scan(NUMBERS, { count: 300_000 }, (bytes) => {
+        pieces.push(Buffer.from(bytes));
+      });
+      expect(pieces.length).toBeGreaterThan(1);
+      const all = Buffer.concat(pieces);
+      expect(all.length).toBe(4 * 300_000);
+      const expected = Uint32Array.from({ length: 300_000 }, (_, n) => n);
+      expect(all.equals(Buffer.from(expected.buffer))).toBe(true);
+    });
+
+    test("a scan waits for its visitor, and other statements run meanwhile", async () => {
+      const answers: unknown[] = [];
+      let visiting = 0;
+      let most = 0;
+      let pieces = 0;
+      await store.scan(NUMBERS, { count: 300_000 }, async () => {
+        visiting += 1;
+        most = Math.max(most, visiting);
+        pieces += 1;
+        // From within the first piece: neither may wait for the scan to end.
+        if (pieces === 1) answers.push(await store.select("SELECT 1 AS one"), await insert([row(400)]));
+        visiting -= 1;
+      });
+      expect(most).toBe(1);
+      expect(answers).toEqual([[{ one: 1 }], undefined]);
+      expect(pieces).toBeGreaterThan(1);
+    });
+
+    test("a scan binds parameters, and visits nothing when there are no rows", async () => {
+      const texts: string[] = [];
+      const visit = (bytes: Uint8Array): void => {
+        texts.push(Buffer.from(bytes).toString("utf8"));
+      };
+      await store.scan("SELECT {text:String} AS text", { text: "'; --" }, visit);
+      expect(texts.join("")).toBe("\u0005'; --");
+      texts.length = 0;
+      await store.scan("SELECT 1 WHERE {n:UInt8} = 2", { n: 1 }, visit);
+      expect(texts.join("")).toBe("");
+    });
+
+    test("what a scan's visitor throws ends the scan and arrives unchanged; the next scan works", async () => {
+      const mine = new Error("enough");
+      let pieces = 0;
+      const scanning = store.scan(NUMBERS, { count: 5_000_000 }, () => {
+        pieces += 1;
+        if (pieces === 2) throw mine;
+      });
+      await expect(scanning).rejects.toBe(mine);
+      expect(pieces).toBe(2);
+      let bytes = 0;
+      await store.scan(NUMBERS, { count: 10 }, (piece) => {
+        bytes += piece.length;
+      });
+      expect(bytes).toBe(40);
+    });
+
+    test("G1 a scan that fails among its rows is STORE_UNAVAILABLE, never a shorter answer; so is one that never began", async () => {
+      const failing = [
+        "SELECT throwIf(number = 2000000) AS n FROM numbers(3000000)",
+        "SELECT nonsense FROM contract_values",
+        "SELECT {n:UInt8} AS n",
+      ];
+      for (const sql of failing) {
+        const scanning = store.scan(sql, { n: "1; SELECT 2" }, () => {});
+        await expect(scanning).rejects.toMatchObject({ code: "STORE_UNAVAILABLE", action: "retry" });
+      }
+      expect(await store.select("SELECT 1 AS one")).toEqual([{ one: 1 }]);
+    });
+
     test("inserts and selects at the same time do not disturb each other", async () => {
       await store.execute(
         "CREATE TABLE contract_beside (writer UInt16, n UInt32) ENGINE = MergeTree ORDER BY (writer, n)",
@@ -324,6 +399,7 @@ export function describeAnalyticsStore(name: string, open: () => Promise<OpenedA
       await insert([row(900, { text: "still here" })]);
       await opened.close();
       await expect(store.select("SELECT 1")).rejects.toMatchObject({ code: "STORE_UNAVAILABLE" });
+      await expect(store.scan("SELECT 1", {}, () => {})).rejects.toMatchObject({ code: "STORE_UNAVAILABLE" });
       opened = await open();
       store = opened.store;
       expect(await read(900)).toMatchObject({ text: "still here" });

@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from "@tallyhouse/runtime";
+import type { DedupeMemory } from "./dedupe-memory.ts";
 import { RAW_STATUS_COLUMN } from "./tables.ts";
 import type { TaskSnapshot } from "./task.ts";
 
@@ -9,7 +10,7 @@ export class AggregatorMetrics {
   readonly #storedOffset: Gauge<"partition">;
   readonly #commitFailures: Counter;
 
-  constructor(registry: Registry) {
+  constructor(registry: Registry, memory: DedupeMemory) {
     const registers = [registry];
     this.#records = new Counter({
       name: "tallyhouse_aggregator_records_total",
@@ -29,6 +30,7 @@ export class AggregatorMetrics {
       labelNames: ["partition"],
       registers,
     });
+    for (const gauge of dedupeGauges(memory)) registry.registerMetric(gauge);
     this.#commitFailures = new Counter({
       name: "tallyhouse_aggregator_advisory_commit_failures_total",
       help: "Advisory commits that failed; harmless, but lag monitors see an old offset",
@@ -52,4 +54,26 @@ export class AggregatorMetrics {
   noteCommitFailure(): void {
     this.#commitFailures.inc();
   }
+}
+
+/** Read when they are asked for: a sum over the partitions. */
+function dedupeGauges(memory: DedupeMemory): Gauge[] {
+  return [
+    new Gauge({
+      name: "tallyhouse_aggregator_dedupe_identities",
+      help: "Identities in the dedupe indexes of this process, expired ones that have not left yet included",
+      registers: [],
+      collect() {
+        this.set(memory.size);
+      },
+    }),
+    new Gauge({
+      name: "tallyhouse_aggregator_dedupe_bytes",
+      help: "Memory of the dedupe indexes of this process; at DEDUPE_MEMORY_BYTES_MAX it halts",
+      registers: [],
+      collect() {
+        this.set(memory.sizeBytes);
+      },
+    }),
+  ];
 }

@@ -83,6 +83,19 @@ describe("run", () => {
     expect(aggregator.status().isReady).toBe(false);
   });
 
+  test("G1 a halt stores what was folded before it: a flush that it cut could not be finished from a lost log", async () => {
+    const log = liveLog();
+    const store = new ModelStore();
+    const aggregator = aggregatorOn({ log, store, clock: clockAfterTraffic() }, { FLUSH_INTERVAL_MS: 60_000 });
+    const ran = aggregator.run(new AbortController().signal);
+    await log.append(usage(0, 20));
+    await until(() => aggregator.status().partitions[0]?.nextOffset === 21);
+    expect(store.progress).toEqual([]);
+    log.appendAt(clockAfterTraffic().now() + 7_200_000, controlRecord({ kind: "tick" }, 0));
+    await expect(ran).rejects.toMatchObject({ code: "LOG_MISCONFIGURED" });
+    expect(await store.readProgress(0)).toMatchObject({ nextOffset: 21, counted: 20 });
+  });
+
   test("a store that is away at the stop does not hold the process: what is folded is folded again", async () => {
     const log = liveLog();
     const store = new ModelStore();

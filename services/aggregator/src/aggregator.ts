@@ -10,7 +10,10 @@ import {
   type RetryBudget,
 } from "@tallyhouse/runtime";
 import { AggregatorMetrics } from "./aggregator-metrics.ts";
+import { Backfiller } from "./backfiller.ts";
+import type { BackfillStore } from "./backfill-store.ts";
 import type { AggregatorConfig } from "./config.ts";
+import { DedupeMemory } from "./dedupe-memory.ts";
 import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
@@ -23,6 +26,8 @@ import { Wakeup } from "./wakeup.ts";
 
 /** `forever` of the design: after ten minutes a restart is more likely to help than another attempt. */
 const FOREVER: RetryBudget = { firstDelayMs: 50, delayMaxMs: 5_000, totalMs: 600_000 };
+/** An outage delays a backfill and nothing else, so it is waited out without limit. */
+const BACKFILL_RETRIES: RetryBudget = { firstDelayMs: 100, delayMaxMs: 60_000, totalMs: Number.POSITIVE_INFINITY };
 /** What a graceful stop may spend on storing what is folded; the rest is folded again after the restart. */
 const STOP_FLUSH_MAX_MS = 5_000;
 const TICK_ROUND_MAX_MS = 1_000;
@@ -33,6 +38,7 @@ const UNSTORED_MAX_MS = 25_000;
 export interface AggregatorPorts {
   readonly log: EventLog;
   readonly store: ResultStore;
+  readonly backfills: BackfillStore;
   /** The stores of config.stream's predecessors, oldest first. Absent: none. */
   readonly predecessors?: readonly PredecessorStore[];
   readonly clock: Clock;
@@ -48,6 +54,10 @@ export interface AggregatorStatus {
   readonly stuckPartitions: readonly number[];
   /** Folded and not acknowledged. */
   readonly bufferedBytes: number;
+  /** Activations of owned partitions whose earlier usage is being counted; figures of their meters are too small meanwhile. */
+  readonly pendingBackfills: number;
+  /** Memory of the dedupe indexes. */
+  readonly dedupeBytes: number;
   /** How long the oldest folded record waits to be acknowledged; 0 when none does. */
   readonly unstoredMs: number;
   /** `ok` when every owned partition runs, none is stuck and nothing waits too long to be stored; else what is wrong. */
@@ -62,6 +72,9 @@ export class Aggregator implements Component {
   readonly #config: AggregatorConfig;
   readonly #ports: AggregatorPorts;
   readonly #metrics: AggregatorMetrics;
+  readonly #backfiller: Backfiller;
+  readonly #memory: DedupeMemory;
+  #hasWarnedOfMemory = false;
   readonly #failed = Promise.withResolvers<never>();
   /** Rejects with the first failure of a part that nobody awaits. */
   readonly failed: Promise<never> = this.#failed.promise;
@@ -84,12 +97,18 @@ export class Aggregator implements Component {
     const { stream } = config;
     this.#config = config;
     this.#ports = ports;
-    this.#metrics = new AggregatorMetrics(ports.metrics);
+    const memory = new DedupeMemory({
+      bytesMax: config.DEDUPE_MEMORY_BYTES_MAX,
+      partitionCount: stream.partitionCount,
+    });
+    this.#memory = memory;
+    this.#metrics = new AggregatorMetrics(ports.metrics, memory);
     this.failed.catch(() => {}); // Whoever runs the aggregator sees it; without a run nobody needs to.
     const horizonSeconds = config.DEDUPE_HORIZON_HOURS * 3_600;
     this.partitions = new Partitions({
       log,
       clock,
+      memory,
       forwardClockMaxMs: config.FORWARD_CLOCK_MAX_SECONDS * 1_000,
       context: {
         stream,
@@ -98,18 +117,26 @@ export class Aggregator implements Component {
         maxAgeSeconds: config.MAX_AGE_HOURS * 3_600,
         maxAheadSeconds: config.MAX_AHEAD_SECONDS,
       },
-      open: (partition) =>
-        this.#forever(() => openTask(partition, { log, store, stream, predecessors, horizonSeconds })),
+      open: (partition, signal) =>
+        this.#forever(() => openTask(partition, { log, store, stream, predecessors, horizonSeconds, memory, signal })),
+      onOpened: (partition) => this.#backfiller.look(partition),
       bounds: (partition) => this.#forever(() => log.bounds(partition)),
       onFolded: () => this.#onFolded(),
       whenEnded: () => this.#whenEnded(),
       onFailure: (error) => this.#fail(error),
     });
+    this.#backfiller = new Backfiller({
+      store: this.#patientBackfills(ports.backfills),
+      stream,
+      logger: ports.logger,
+      storedOffset: (partition) => this.partitions.storedOffsetOf(partition),
+    });
   }
 
   /**
    * Subscribes, folds and stores until the signal aborts, then stores what is folded (at most 5 s).
-   * @throws the first failure: a halt, or an outage longer than 10 minutes. Everything acknowledged stays true; a restart continues.
+   * @throws the first failure: a halt, after storing what is folded (at most 5 s), or an outage longer than 10 minutes. Everything
+   * acknowledged stays true; a restart continues.
    */
   async run(signal: AbortSignal): Promise<void> {
     const stop = new AbortController();
@@ -123,15 +150,26 @@ export class Aggregator implements Component {
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
     const { failed } = this;
+    let loops: Promise<unknown> | null = null;
     try {
       this.#checkStream();
       await Promise.race([failed, aborted(stop.signal), this.#ports.log.subscribe(this.partitions)]);
       this.#isSubscribed = true;
-      const loops = Promise.all([this.#flushLoop(stop.signal), this.#tickLoop(stop.signal)]);
+      loops = Promise.all([
+        this.#flushLoop(stop.signal),
+        this.#tickLoop(stop.signal),
+        this.#backfiller.run(stop.signal),
+      ]);
       await Promise.race([failed, loops, aborted(stop.signal)]);
       await this.#finish(loops);
     } catch (error) {
       this.#fail(error);
+      // A halt often means that the log is lost. What is folded was read while it was true, and a flush cut now could never be
+      // finished from that log.
+      if (loops !== null && error instanceof TallyhouseError && error.action === "halt") {
+        end();
+        await this.#finish(loops);
+      }
       throw error;
     } finally {
       signal.removeEventListener("abort", end);
@@ -153,6 +191,8 @@ export class Aggregator implements Component {
       partitions,
       stuckPartitions: this.#stuckPartitions,
       bufferedBytes: this.#bufferedBytes(),
+      pendingBackfills: this.#backfiller.pendingCount,
+      dedupeBytes: this.#memory.sizeBytes,
       unstoredMs,
       state,
       isReady: state === "ok",
@@ -180,11 +220,19 @@ export class Aggregator implements Component {
       await flush(snapshots, { store, log, forever: (effect) => this.#forever(effect) });
       this.#inFlightBytes = 0;
       this.partitions.noteStored(snapshots);
+      // Now, and not when it was folded: a backfill reads what stands below the activation, so that must be stored.
+      for (const { progress, rows } of snapshots)
+        if (rows.control_records.length > 0) this.#backfiller.look(progress.partition);
       this.#metrics.noteFlush(snapshots, clock.now() - startedAt);
       this.#commit(snapshots);
     }
     this.#inFlightSinceAt = null;
     this.#drained.notify();
+  }
+
+  /** Does every backfill that is due. {@link Aggregator.run} has a loop for it. */
+  backfill(): Promise<void> {
+    return this.#backfiller.round();
   }
 
   /** One round of ticks. An unreachable log is left to the next round. */
@@ -234,7 +282,7 @@ export class Aggregator implements Component {
     }
   }
 
-  /** After a stop that was asked for: the flush in flight, then one more. Failing here loses nothing but time. */
+  /** After a stop that was asked for, or a halt: the flush in flight, then one more. Failing here loses nothing but time. */
   async #finish(loops: Promise<unknown>): Promise<void> {
     const timer = new AbortController();
     const giveUp = pause(STOP_FLUSH_MAX_MS, timer.signal).then(() => this.#giveUp.abort());
@@ -251,6 +299,7 @@ export class Aggregator implements Component {
 
   /** Called once per batch, whatever it held. Waits while too much is folded and not acknowledged. */
   async #onFolded(): Promise<void> {
+    this.#checkMemory();
     if (this.partitions.isDirty()) {
       this.#dirtySinceAt ??= this.#ports.clock.now();
       this.#dirty.notify();
@@ -259,6 +308,14 @@ export class Aggregator implements Component {
     while (this.#bufferedBytes() > this.#config.BUFFER_BYTES_MAX && !this.#isEnding()) {
       await this.#drained.wait();
     }
+  }
+
+  /** Halts above the limit of the dedupe index; warns once before. */
+  #checkMemory(): void {
+    const warning = this.#memory.check();
+    if (warning === null || this.#hasWarnedOfMemory) return;
+    this.#hasWarnedOfMemory = true;
+    this.#ports.logger.warn({ code: "DEDUPE_MEMORY_EXCEEDED" }, warning);
   }
 
   /** Ends with the run. Until then a batch that is not folded waits: the log would otherwise deliver the next one at once. */
@@ -295,6 +352,25 @@ export class Aggregator implements Component {
       signal: this.#giveUp.signal,
       onRetry: (error, attempt) => logger.warn({ code: error.code, attempt, err: error }, "outage; trying again"),
     });
+  }
+
+  /** The store of backfills, each call repeated until it is answered or the process ends. */
+  #patientBackfills(store: BackfillStore): BackfillStore {
+    const { clock, random, logger } = this.#ports;
+    const patiently = <Result>(effect: () => Promise<Result>): Promise<Result> =>
+      retry(effect, BACKFILL_RETRIES, {
+        clock,
+        random,
+        signal: this.#giveUp.signal,
+        onRetry: (error, attempt) => logger.warn({ code: error.code, attempt, err: error }, "a backfill waits"),
+      });
+    return {
+      readPending: (query) => patiently(() => store.readPending(query)),
+      readSlices: (query) => patiently(() => store.readSlices(query)),
+      readPage: (query) => patiently(() => store.readPage(query)),
+      insertLane: (table, rows) => patiently(() => store.insertLane(table, rows)),
+      recordBackfills: (done) => patiently(() => store.recordBackfills(done)),
+    };
   }
 
   #fail(error: unknown): void {

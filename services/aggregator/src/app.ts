@@ -2,6 +2,7 @@ import type { AnalyticsStore, EventLog } from "@tallyhouse/domain";
 import type { Clock, Component, Logger, Registry } from "@tallyhouse/runtime";
 import { Aggregator, type AggregatorStatus } from "./aggregator.ts";
 import type { AggregatorConfig } from "./config.ts";
+import { createBackfillStore } from "./backfill-store.ts";
 import { createResultStore } from "./result-store.ts";
 
 export type { AggregatorStatus } from "./aggregator.ts";
@@ -25,9 +26,10 @@ export function buildAggregator(config: AggregatorConfig, ports: AppPorts): Comp
     .toString(16)
     .padStart(8, "0");
   const store = createResultStore({ analytics, stream: config.stream, clock, writer });
+  const backfills = createBackfillStore({ analytics, stream: config.stream });
   const predecessors = (config.stream.predecessors ?? []).map((before) => ({
     ...before,
     store: createResultStore({ analytics, stream: { ...config.stream, streamId: before.streamId }, clock, writer }),
   }));
-  return new Aggregator(config, { ...others, clock, store, predecessors });
+  return new Aggregator(config, { ...others, clock, store, backfills, predecessors });
 }

@@ -24,6 +24,11 @@ export const AggregatorConfigSchema = z
     BUFFER_BYTES_MAX: bytes.default(256 * MIB),
     /** How far back a repeated identity is recognised: 840 h = 816 h of allowed lateness + 24 h margin. */
     DEDUPE_HORIZON_HOURS: hours.max(HORIZON_HOURS_MAX).default(840),
+    /**
+     * Most memory of the dedupe indexes of this process; beyond, it halts. 4 GiB are 143 million identities, some 47 counted
+     * usage events per second over 35 days. Fixed, not a share of the machine: what fits must not depend on where it starts.
+     */
+    DEDUPE_MEMORY_BYTES_MAX: bytes.min(MIB).default(4 * 1_024 * MIB),
     /** A usage event that occurred longer before its booking is `too_late`. */
     MAX_AGE_HOURS: hours.default(816),
     /** A usage event that occurs further after its booking is `too_early`. */

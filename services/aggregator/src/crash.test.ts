@@ -65,6 +65,7 @@ test.each<FaultMode>(["before", "half", "after"])(
       "append",
       "bounds",
       "commitAdvisory",
+      "countIdentities",
       "insertRows control_records",
       "insertRows identities",
       "insertRows raw_events",

@@ -1,6 +1,8 @@
 import { type EventLog, type LogBounds, type StreamIdentity, unreachable } from "@tallyhouse/domain";
+import type { DedupeMemory } from "./dedupe-memory.ts";
 import { halt } from "./halt.ts";
-import { clockAfter, loadPredecessors, type PredecessorStore } from "./predecessors.ts";
+import { clockAfter, inheritMeters, placeIn, type PredecessorStore } from "./predecessors.ts";
+import type { IdentityQuery } from "./identity-rows.ts";
 import type { ResultStore } from "./result-store.ts";
 import type { StoredControl } from "./stored-control.ts";
 import { bookedStartOf, type ProgressRow } from "./tables.ts";
@@ -14,20 +16,24 @@ const HOLE_CHECK_OFFSETS = 100_000;
  */
 const HOLE_CHECK_SPAN_MS = 2 * 86_400_000;
 
+/** Where a task's state comes from, and the limit of its index. */
+interface OpenPorts {
+  readonly log: EventLog;
+  readonly store: ResultStore;
+  readonly stream: StreamIdentity;
+  /** Oldest first. */
+  readonly predecessors: readonly PredecessorStore[];
+  readonly horizonSeconds: number;
+  readonly memory: DedupeMemory;
+  /** Ends the open early: the partition was taken away. */
+  readonly signal: AbortSignal;
+}
+
 /** A task whose state is S(p, progress), and where the log must be read from. */
 export interface OpenedTask {
   readonly task: Task;
   /** One below the task's position when the record there must prove that the log is the one that was folded. */
   readonly readFromOffset: number;
-}
-
-/** Where an open reads; `predecessors` oldest first. */
-export interface OpenPorts {
-  readonly log: EventLog;
-  readonly store: ResultStore;
-  readonly stream: StreamIdentity;
-  readonly predecessors: readonly PredecessorStore[];
-  readonly horizonSeconds: number;
 }
 
 /**
@@ -36,31 +42,74 @@ export interface OpenPorts {
  *
  * Progress comes first: read after the loads, it could be of a prefix whose last rows the loads did not see yet, and those
  * records would be neither in the state nor folded again.
- * @throws {TallyhouseError} LOG_GAP or STREAM_MISMATCH (halt); STORE_UNAVAILABLE or LOG_UNAVAILABLE (retry).
+ * The task's index counts as claimed in `memory` until it is released; an open that fails, or is ended, has released it.
+ * @throws {TallyhouseError} LOG_GAP, STREAM_MISMATCH or DEDUPE_MEMORY_EXCEEDED (halt); STORE_UNAVAILABLE or LOG_UNAVAILABLE
+ * (retry).
  */
 export async function openTask(partition: number, ports: OpenPorts): Promise<OpenedTask> {
   const { log, store, stream, predecessors, horizonSeconds } = ports;
   const stored = (await store.readProgress(partition)) ?? (await streamStart(partition, ports));
   const task = createTask(stored, horizonSeconds);
   const belowOffset = stored.nextOffset;
-  // Without the bound by offset, the identity of a record that is folded again would meet itself and become a duplicate.
-  const bookedFrom = Math.max(0, Math.floor(stored.logClockAt / 1_000) - horizonSeconds);
-  const [bounds, , controls, rollups] = await Promise.all([
+  const [bounds, controls, rollups] = await Promise.all([
     log.bounds(partition),
-    store.readIdentities({ partition, belowOffset, bookedFrom }, (identity) => {
-      task.index.put(identity.fingerprint, identity.bookedAt, identity.payloadCheck);
-    }),
     store.readControls({ partition, belowOffset }),
     // No upper bound: another process may have folded further, and its rows must not be overtaken by smaller ones.
     store.readRollups({ partition, bookedFrom: bookedStartOf(stored.logClockAt, stream) }),
     checkNoHole(stored, store),
-    loadPredecessors(task, predecessors, bookedFrom),
+    inheritMeters(task, predecessors),
   ]);
   for (const control of controls) loadControl(task, control);
   for (const rollup of rollups) task.rollups.load(rollup.key, rollup.ver, rollup.values);
   checkBounds(log, { partition, nextOffset: stored.nextOffset, bounds });
+  // Last and alone: it is the one load that takes long, and nothing of it is left running when another fails.
+  await loadIdentities(task, ports);
   const canVerify = stored.lastRecord !== 0n && stored.nextOffset > bounds.earliestOffset;
   return { task, readFromOffset: canVerify ? stored.nextOffset - 1 : stored.nextOffset };
+}
+
+/**
+ * Fills the empty index of a task. While it waits for the next rows, other partitions are folded.
+ *
+ * Without the bound by offset, the identity of a record that is folded again would meet itself and become a duplicate.
+ */
+async function loadIdentities(task: Task, ports: OpenPorts): Promise<void> {
+  const { memory, signal } = ports;
+  const { index } = task;
+  const sources = await identitySources(task, ports);
+  const hours = await Promise.all(sources.map(({ store, query }) => store.countIdentities(query)));
+  signal.throwIfAborted();
+  memory.claim(index, task.partition, hours.flat());
+  const release = (): void => memory.release(index);
+  // At once: the partition may come back, and must not be refused for the memory of this open.
+  signal.addEventListener("abort", release, { once: true });
+  try {
+    for (const [at, { store, query }] of sources.entries()) {
+      const expected = (hours[at] ?? []).reduce((sum, { identities }) => sum + identities, 0);
+      await store.readIdentities({ ...query, expected }, (rows) => {
+        signal.throwIfAborted();
+        index.putRows(rows);
+      });
+    }
+  } catch (error) {
+    release();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", release);
+  }
+}
+
+/** The partition's own identities, and those of the partitions that it goes on from. */
+async function identitySources(
+  { partition, nextOffset, clockAt }: Task,
+  { store, predecessors, horizonSeconds }: OpenPorts,
+): Promise<readonly { readonly store: ResultStore; readonly query: IdentityQuery }[]> {
+  const bookedFrom = Math.max(0, Math.floor(clockAt / 1_000) - horizonSeconds);
+  const inherited = predecessors.map(async (before) => ({
+    store: before.store,
+    query: { ...(await placeIn(before, partition)), bookedFrom },
+  }));
+  return [...(await Promise.all(inherited)), { store, query: { partition, belowOffset: nextOffset, bookedFrom } }];
 }
 
 /**

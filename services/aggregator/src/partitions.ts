@@ -1,5 +1,6 @@
 import { type EventLog, type LogEntry, type LogSubscriber, unreachable } from "@tallyhouse/domain";
 import type { Clock } from "@tallyhouse/runtime";
+import type { DedupeMemory } from "./dedupe-memory.ts";
 import { halt } from "./halt.ts";
 import { checkBounds, type OpenedTask } from "./open.ts";
 import type { FoldContext } from "./fold-context.ts";
@@ -13,7 +14,7 @@ const RESYNCS_MAX = 100;
 
 /** A partition that is ours and being loaded, or open. */
 type Slot =
-  | { readonly state: "opening"; readonly partition: number }
+  | { readonly state: "opening"; readonly partition: number; readonly abandon: AbortController }
   | {
       readonly state: "open";
       readonly partition: number;
@@ -36,8 +37,12 @@ export interface PartitionsPorts {
   readonly clock: Clock;
   readonly context: FoldContext;
   readonly forwardClockMaxMs: number;
-  /** Opens one partition, retries included. */
-  open(partition: number): Promise<OpenedTask>;
+  /** Where an index that is dropped is released. */
+  readonly memory: DedupeMemory;
+  /** Opens one partition, retries included. The signal ends it early: the partition was taken away. */
+  open(partition: number, signal: AbortSignal): Promise<OpenedTask>;
+  /** Called when a partition is open. */
+  onOpened(partition: number): void;
   /** The log's bounds, retries included. */
   bounds(partition: number): ReturnType<EventLog["bounds"]>;
   /** Called once per folded batch. The returned promise is the log's backpressure. */
@@ -52,7 +57,7 @@ export interface PartitionsPorts {
 export class Partitions implements LogSubscriber {
   readonly #ports: PartitionsPorts;
   readonly #slots = new Map<number, Slot>();
-  readonly #waiting: Slot[] = [];
+  readonly #waiting: Extract<Slot, { state: "opening" }>[] = [];
   #opening = 0;
   #isStopped = false;
 
@@ -64,12 +69,17 @@ export class Partitions implements LogSubscriber {
   onAssigned(partitions: readonly number[]): void {
     const owned = new Set(partitions);
     // Rows of a dropped task that a flush already holds may still be stored: they are rows of the same log.
-    for (const partition of this.#slots.keys()) if (!owned.has(partition)) this.#slots.delete(partition);
+    for (const [partition, slot] of this.#slots) {
+      if (owned.has(partition)) continue;
+      if (slot.state === "open") this.#ports.memory.release(slot.task.index);
+      else slot.abandon.abort();
+      this.#slots.delete(partition);
+    }
     for (const partition of owned) {
       const slot = this.#slots.get(partition);
       if (slot?.state === "open") this.#ports.log.seek(partition, wantedOffset(slot));
       if (slot !== undefined) continue;
-      const opening: Slot = { state: "opening", partition };
+      const opening = { state: "opening", partition, abandon: new AbortController() } as const;
       this.#slots.set(partition, opening);
       this.#waiting.push(opening);
     }
@@ -122,6 +132,12 @@ export class Partitions implements LogSubscriber {
     return this.openSlots().reduce((sum, { task }) => sum + bufferedBytesOf(task), 0);
   }
 
+  /** The acknowledged prefix of an open partition; null when it is not ours, or not open. */
+  storedOffsetOf(partition: number): number | null {
+    const slot = this.#slots.get(partition);
+    return slot?.state === "open" && !this.#isStopped ? slot.storedOffset : null;
+  }
+
   openSlots(): OpenSlot[] {
     return [...this.#slots.values()].filter((slot) => slot.state === "open");
   }
@@ -155,19 +171,21 @@ export class Partitions implements LogSubscriber {
   }
 
   /** Never rejects: a failure goes to the one place for failures. */
-  async #open(slot: Slot): Promise<void> {
-    const { partition } = slot;
+  async #open(slot: Extract<Slot, { state: "opening" }>): Promise<void> {
+    const { partition, abandon } = slot;
     try {
-      const { task, readFromOffset } = await this.#ports.open(partition);
+      const { task, readFromOffset } = await this.#ports.open(partition, abandon.signal);
       // Taken away meanwhile, perhaps even given back: then a newer slot has its own open under way.
       if (this.#slots.get(partition) === slot && !this.#isStopped) {
         const isVerified = readFromOffset === task.nextOffset;
         const { nextOffset: storedOffset, clockAt: activeAt } = task;
         this.#slots.set(partition, { state: "open", partition, task, isVerified, resyncs: 0, activeAt, storedOffset });
         this.#ports.log.seek(partition, readFromOffset);
-      }
+        this.#ports.onOpened(partition);
+      } else this.#ports.memory.release(task.index);
     } catch (error) {
-      this.#ports.onFailure(error);
+      // Of a partition that was taken away nothing fails here: whoever has it now meets the same.
+      if (!abandon.signal.aborted) this.#ports.onFailure(error);
     }
     this.#opening -= 1;
     this.#openNext();

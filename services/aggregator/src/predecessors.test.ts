@@ -84,6 +84,10 @@ function firstStream(): Incarnation {
   return first.control({ kind: "meter.end", mode: "live", meter: "ended", version: 1, until: "2026-11-20T12:06:00Z" });
 }
 
+function mustBeKilled(error: unknown): void {
+  expect(String(error)).toContain("killed at call");
+}
+
 async function haltOf(incarnation: Incarnation): Promise<{ code: string; message: string }> {
   const error = await incarnation.fold().then(
     () => null,
@@ -159,7 +163,7 @@ describe("a closed stream goes on in one of more partitions", () => {
 
 describe("a topic that was lost goes on in a new stream", () => {
   /** A stream that counted, took one usage event back, and whose topic was copied before it was lost: what the copy holds. */
-  async function lostStream(): Promise<{ first: Incarnation; copyInto(next: Incarnation): Incarnation }> {
+  async function lostStream(): Promise<{ first: Incarnation; readonly copyInto: (next: Incarnation) => Incarnation }> {
     const first = firstStream();
     await first.fold();
     for (const partition of [0, 1]) {
@@ -195,9 +199,7 @@ describe("a topic that was lost goes on in a new stream", () => {
       for (const mode of ["half", "after"] as const) {
         const second = copyInto(new Incarnation(8, 2, [first.asPredecessor(true)])).send(EVENTS, EVENTS + 6);
         const fault = new Fault(n, mode);
-        await driveToEnd(second.start(mortal(second, fault)), second.log).catch((error: unknown) =>
-          expect(String(error)).toContain("killed at call"),
-        );
+        await driveToEnd(second.start(mortal(second, fault)), second.log).catch(mustBeKilled);
         expect(fault.isHit, `call ${n}`).toBe(true);
         await second.fold();
         expect(second.statuses()).toMatchObject({ duplicate: EVENTS, counted: 6, invalid: 2 });
@@ -211,7 +213,7 @@ describe("a topic that was lost goes on in a new stream", () => {
     const second = copyInto(new Incarnation(8, 2, [first.asPredecessor(true)]));
     for (const partition of [0, 1]) second.log.deleteBefore(partition, 3);
     const fault = new Fault(3, "before");
-    await driveToEnd(second.start(mortal(second, fault)), second.log).catch(() => {});
+    await driveToEnd(second.start(mortal(second, fault)), second.log).catch(mustBeKilled);
     await second.fold();
     const offsets = second.store.rows("raw_events").map(({ logOffset }) => logOffset);
     expect(Math.min(...offsets)).toBe(3);
@@ -226,8 +228,7 @@ describe("a topic that was lost goes on in a new stream", () => {
 
   test("G1 rows beyond the lost stream's progress halt: a cut flush can no more be finished", async () => {
     const first = firstStream();
-    const [before] = [new Fault(14, "before")];
-    await driveToEnd(first.start(mortal(first, before)), first.log).catch(() => {});
+    await driveToEnd(first.start(mortal(first, new Fault(14, "before"))), first.log).catch(mustBeKilled);
     const beyond = first.store
       .rows("raw_events")
       .some((row) => row.logOffset >= Math.max(0, ...first.store.progress.map(({ nextOffset }) => nextOffset)));

@@ -39,25 +39,25 @@ export async function clockAfter(partition: number, predecessors: readonly Prede
   return clockAt;
 }
 
-/** Loads what predecessors knew: identities booked at or after `bookedFrom` (epoch seconds), and every meter with its end. */
-export async function loadPredecessors(
-  task: Task,
-  predecessors: readonly PredecessorStore[],
-  bookedFrom: number,
-): Promise<void> {
+/** Gives the task every meter of its predecessors, with its end. Before its own control records, which may end one. */
+export async function inheritMeters(task: Task, predecessors: readonly PredecessorStore[]): Promise<void> {
   for (const before of predecessors) {
-    const partition = partitionIn(before, task.partition);
-    const progress = await before.store.readProgress(partition);
-    const query = { partition, belowOffset: progress?.nextOffset ?? 0 };
-    await before.store.readIdentities({ ...query, bookedFrom }, (identity) => {
-      task.index.put(identity.fingerprint, identity.bookedAt, identity.payloadCheck);
-    });
-    for (const control of await before.store.readControls(query)) {
+    for (const control of await before.store.readControls(await placeIn(before, task.partition))) {
       // Voids and the close are of offsets of that stream.
       if (control.kind === "meter.activate") task.meters.add(control.version);
       if (control.kind === "meter.end") task.meters.end(control.name, control.untilAt);
     }
   }
+}
+
+/** Where a predecessor has what a partition of this stream goes on from: everything that is stored whole. */
+export async function placeIn(
+  before: PredecessorStore,
+  newPartition: number,
+): Promise<{ readonly partition: number; readonly belowOffset: number }> {
+  const partition = partitionIn(before, newPartition);
+  const progress = await before.store.readProgress(partition);
+  return { partition, belowOffset: progress?.nextOffset ?? 0 };
 }
 
 /** Identities of one partition now were in this one partition then, because the new count is a multiple of the old one. */
@@ -67,13 +67,12 @@ function partitionIn(before: StreamPredecessor, partition: number): number {
 
 /** Progress behind the close says that everything that will ever count is stored. Ticks go on, but not this clock. */
 async function endOfClosed(newPartition: number, before: PredecessorStore): Promise<number> {
-  const partition = partitionIn(before, newPartition);
-  const progress = await before.store.readProgress(partition);
-  const controls = await before.store.readControls({ partition, belowOffset: progress?.nextOffset ?? 0 });
-  for (const control of controls) if (control.kind === "stream.close") return control.bookedAt;
+  const place = await placeIn(before, newPartition);
+  for (const control of await before.store.readControls(place))
+    if (control.kind === "stream.close") return control.bookedAt;
   throw halt(
     "STREAM_MISMATCH",
-    `stream ${before.streamId} partition ${partition} is not closed, or its close is not folded yet: let its aggregator finish first. If its ` +
+    `stream ${before.streamId} partition ${place.partition} is not closed, or its close is not folded yet: let its aggregator finish first. If its ` +
       `log was lost, say so: ${before.streamId}:${before.partitionCount}:lost in STREAM_PREDECESSORS`,
   );
 }

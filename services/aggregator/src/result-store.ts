@@ -1,6 +1,12 @@
 import type { AnalyticsStore, StreamIdentity } from "@tallyhouse/domain";
 import type { Clock } from "@tallyhouse/runtime";
-import type { Fingerprint } from "./dedupe-index.ts";
+import {
+  countIdentities,
+  type HourOfIdentities,
+  type IdentityQuery,
+  readIdentities,
+  type VisitIdentities,
+} from "./identity-rows.ts";
 import { type ControlRow, controlOf, type StoredControl } from "./stored-control.ts";
 import {
   PROGRESS_COLUMNS,
@@ -11,13 +17,6 @@ import {
   type RollupValues,
   type Row,
 } from "./tables.ts";
-
-/** One counted identity, as the dedupe index keeps it. bookedAt in epoch seconds. */
-export interface StoredIdentity {
-  readonly fingerprint: Fingerprint;
-  readonly bookedAt: number;
-  readonly payloadCheck: number;
-}
 
 /** The newest row of one rollup key. */
 export interface StoredRollup {
@@ -50,11 +49,13 @@ export interface ResultStore {
   recordProgress(rows: readonly ProgressRow[]): Promise<void>;
   /** The partition's highest progress, null when nothing was ever stored. Read it before everything else of an open. */
   readProgress(partition: number): Promise<ProgressRow | null>;
-  /** Visits the identities counted below the offset and booked at or after `bookedFrom` (epoch seconds), in any order. */
-  readIdentities(
-    query: { partition: number; belowOffset: number; bookedFrom: number },
-    visit: (identity: StoredIdentity) => void,
-  ): Promise<void>;
+  /** How many identities {@link readIdentities} will visit, by the hour of their booking; copies of one may count again. */
+  countIdentities(query: IdentityQuery): Promise<readonly HourOfIdentities[]>;
+  /**
+   * Visits the identities counted below the offset and booked at or after `bookedFrom`. `expected`: about how many.
+   * @throws {TallyhouseError} STORE_UNAVAILABLE (retry); any part may have been visited, so begin again with an empty index.
+   */
+  readIdentities(query: IdentityQuery & { expected: number }, visit: VisitIdentities): Promise<void>;
   /** Control records below the offset that took effect, in log order; one may stand twice. */
   readControls(query: { partition: number; belowOffset: number }): Promise<readonly StoredControl[]>;
   /** The newest row of every live key booked at or after `bookedFrom` (epoch seconds), with no upper bound. */
@@ -67,10 +68,6 @@ export interface ResultStore {
     bookedFromAt: number;
   }): Promise<RawTail | null>;
 }
-
-/** Rows of one identities page: 200,000 small objects are some 30 MB. */
-const IDENTITY_PAGE_ROWS = 200_000;
-const FINGERPRINTS = 2n ** 64n;
 
 /** The result store of one stream on the tables of infra/clickhouse. `writer` and the clock's storedAt appear in `progress` alone. */
 export function createResultStore(input: {
@@ -114,6 +111,7 @@ export function createResultStore(input: {
         counted: Number(row.countedText),
       };
     },
+    countIdentities: (query) => countIdentities(analytics, { ...query, stream: streamId }),
     readIdentities: (query, visit) => readIdentities(analytics, { ...query, stream: streamId }, visit),
     async readControls(query) {
       const rows = await analytics.select<ControlRow>(CONTROLS_SQL, { stream: streamId, ...query });
@@ -141,17 +139,6 @@ SELECT toString(nextOffset) AS offsetText, toString(toUnixTimestamp64Milli(logCl
 FROM progress WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16}
 ORDER BY nextOffset DESC LIMIT 1`;
 
-/** Rows of `identities` that an open needs; unmerged copies of one row are equal and harmless. */
-const IDENTITIES_WHERE = `
-FROM identities WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16}
-  AND logOffset < {belowOffset:UInt64} AND bookedAt >= toDateTime({bookedFrom:UInt32}, 'UTC')`;
-
-/** A page is a range of fpHigh: contiguous in the sort key, and of even size because a keyed hash is uniform. */
-const IDENTITIES_SQL = `
-SELECT toUInt32(bitAnd(fpHigh, 4294967295)) AS word0, toUInt32(bitShiftRight(fpHigh, 32)) AS word1, fpLow AS word2,
-  toUnixTimestamp(bookedAt) AS booked, payloadCheck
-${IDENTITIES_WHERE} AND fpHigh >= {first:UInt64} AND fpHigh <= {last:UInt64}`;
-
 /** Bodies of corrections are whole usage events, and only their target is wanted. */
 const CONTROLS_SQL = `
 SELECT kind, target, if(kind IN ('void', 'replace'), '', body) AS body, toString(logOffset) AS offsetText,
@@ -174,28 +161,6 @@ SELECT toString(min(logOffset)) AS firstOffset, toString(uniqExact(logOffset)) A
 FROM raw_events WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16}
   AND logOffset >= {fromOffset:UInt64} AND logOffset < {belowOffset:UInt64}
   AND bookedAt >= fromUnixTimestamp64Milli({bookedFromAt:Int64}, 'UTC')`;
-
-async function readIdentities(
-  analytics: AnalyticsStore,
-  query: { stream: number; partition: number; belowOffset: number; bookedFrom: number },
-  visit: (identity: StoredIdentity) => void,
-): Promise<void> {
-  const [total] = await analytics.select<{ total: string }>(
-    `SELECT toString(count()) AS total ${IDENTITIES_WHERE}`,
-    query,
-  );
-  const pages = BigInt(Math.ceil(Number(total?.total ?? 0) / IDENTITY_PAGE_ROWS));
-  for (let page = 0n; page < pages; page += 1n) {
-    const first = (FINGERPRINTS * page) / pages;
-    const last = (FINGERPRINTS * (page + 1n)) / pages - 1n;
-    const rows = await analytics.select<Fingerprint & { booked: number; payloadCheck: number }>(IDENTITIES_SQL, {
-      ...query,
-      first: first.toString(),
-      last: last.toString(),
-    });
-    for (const row of rows) visit({ fingerprint: row, bookedAt: row.booked, payloadCheck: row.payloadCheck });
-  }
-}
 
 interface RollupSqlRow {
   readonly mode: "live" | "test";

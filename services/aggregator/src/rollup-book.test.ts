@@ -31,7 +31,7 @@ function contribution(
 }
 
 function take(book: RollupBook, ver = 100): Record<string, unknown>[] {
-  return book.takeRows({ stream: 7, partition: 0, ver }).map(named);
+  return book.takeRows({ stream: 7, partition: 0, ver, lane: 0 }).map(named);
 }
 
 function named(row: Row): Record<string, unknown> {

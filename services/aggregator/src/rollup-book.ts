@@ -12,6 +12,11 @@ interface Tally extends RollupValues {
   uniques: Set<bigint> | null;
 }
 
+/** Lane of the live fold's rows. */
+export const LIVE_LANE = 0;
+/** Lane of a backfill's rows: in the live lane they would fight the live row of the activation's booking window. */
+export const BACKFILL_LANE = 1;
+
 /** A usage event's contribution to one meter. */
 export interface RollupContribution {
   readonly meter: ActiveMeter;
@@ -35,7 +40,7 @@ const UNIQUES_KEPT_MAX = 500_000;
 export class RollupBook {
   /** bookedStart → key text → state. */
   readonly #windows = new Map<number, Map<string, Tally>>();
-  #dirty: Tally[] = [];
+  readonly #dirty: Tally[] = [];
   readonly #withUniques = new Set<Tally>();
   #uniquesKept = 0;
   #uniqueRows: Row[] = [];
@@ -76,15 +81,13 @@ export class RollupBook {
 
   /**
    * Rows of every key changed since the last call, with this version. Serialised here and now: a value read later would
-   * belong to a longer prefix than its version says.
+   * belong to a longer prefix than its version says. With `rowsMax` no more than that many; the others stay for the next call.
    */
-  takeRows(input: { stream: number; partition: number; ver: number }): Row[] {
-    const rows = this.#dirty.map((tally) => {
+  takeRows(input: { stream: number; partition: number; ver: number; lane: number; rowsMax?: number }): Row[] {
+    return this.#dirty.splice(0, input.rowsMax ?? this.#dirty.length).map((tally) => {
       tally.isDirty = false;
       return rowOf(tally, input);
     });
-    this.#dirty = [];
-    return rows;
   }
 
   /** Rows of every hash noted since the last call. A set: inserting one again, now or after a restart, changes nothing. */
@@ -194,7 +197,7 @@ function addTo(tally: Tally, { quantity, occurredAt, offset }: RollupContributio
   }
 }
 
-function rowOf(tally: Tally, input: { stream: number; partition: number; ver: number }): Row {
+function rowOf(tally: Tally, input: { stream: number; partition: number; ver: number; lane: number }): Row {
   const { key } = tally;
   return [
     key.mode,
@@ -205,7 +208,7 @@ function rowOf(tally: Tally, input: { stream: number; partition: number; ver: nu
     key.dims,
     input.stream,
     input.partition,
-    0, // lane: live
+    input.lane,
     key.bookedStart,
     input.ver,
     tally.counted,

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { LogEntry, LogRecord, StreamIdentity } from "@tallyhouse/domain";
 import { DedupeIndex } from "./dedupe-index.ts";
 import { MeterSet } from "./meter-set.ts";
-import { RollupBook } from "./rollup-book.ts";
+import { LIVE_LANE, RollupBook } from "./rollup-book.ts";
 import { bookedStartOf, type ProgressRow, type ResultTable, type Row } from "./tables.ts";
 
 /** Rows of a prefix that are folded and not handed to a flush. */
@@ -84,7 +84,7 @@ export function takeSnapshot(task: Task, stream: StreamIdentity): TaskSnapshot |
   if (task.nextOffset === task.snapshotOffset) return null;
   const { buffer, partition, nextOffset } = task;
   const sizeBytes = bufferedBytesOf(task);
-  const rollup = task.rollups.takeRows({ stream: stream.streamId, partition, ver: nextOffset });
+  const rollup = task.rollups.takeRows({ stream: stream.streamId, partition, ver: nextOffset, lane: LIVE_LANE });
   const uniques = task.rollups.takeUniqueRows();
   task.rollups.forgetBefore(bookedStartOf(task.clockAt, stream));
   task.buffer = emptyBuffer();

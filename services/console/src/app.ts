@@ -21,6 +21,8 @@ import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
 import { addFindRoutes } from "./find-routes.ts";
+import { addCheckRoute } from "./meter-check-route.ts";
+import { createEndWatch } from "./meter-ends.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
@@ -29,6 +31,7 @@ import { type Problem, sendProblem } from "./problem.ts";
 import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
+import { addStreamRoutes } from "./stream-routes.ts";
 import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
@@ -77,7 +80,10 @@ export async function buildConsole(
   addErrorHandlers(app, ports.logger);
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
-  addMeterRoutes(app, { ...ports, stream });
+  const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
+  addMeterRoutes(app, { ...ports, stream, maxAheadMs });
+  addCheckRoute(app, { ...ports, stream, maxAheadMs });
+  addStreamRoutes(app, { ...ports, stream });
   addCorrectionRoutes(app, { ...ports, stream });
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
@@ -97,7 +103,16 @@ export async function buildConsole(
   await app.ready();
   const outbox = createOutbox({ streamId: stream.streamId, key, pollMs: config.CONSOLE_OUTBOX_POLL_MS }, ports);
   const sweeper = createSweeper({ hour: config.CONSOLE_SWEEP_HOUR }, { ...ports, stream });
-  return { app, outbox, sweeper };
+  return { app, outbox: together(outbox, createEndWatch({ stream, maxAheadMs }, ports)), sweeper };
+}
+
+/** Two parts with one life, under the first one's name. */
+function together(first: Component, second: Component): Component {
+  return {
+    name: first.name,
+    run: async (signal) => void (await Promise.all([first.run(signal), second.run(signal)])),
+    close: async () => void (await Promise.all([first.close(), second.close()])),
+  };
 }
 
 /** For probes and Prometheus inside the deployment: the gateway forwards none of these paths. */

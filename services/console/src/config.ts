@@ -10,12 +10,14 @@ export const ConsoleConfigSchema = z.object({
   CONSOLE_PAGE_REFRESH_SECONDS: z.coerce.number().int().min(1).max(3_600).default(5),
   /** Hour of the day, UTC, of the nightly sweep for usage events that counted twice beyond the dedupe horizon. */
   CONSOLE_SWEEP_HOUR: z.coerce.number().int().min(0).max(23).default(3),
+  /** The aggregator's own: a meter ends later than anything that may be counted already. */
+  MAX_AHEAD_SECONDS: z.coerce.number().int().min(0).max(86_400).default(300),
 });
 
 /** The console's configuration: its own variables, and what the composer knows about the stream. */
 export type ConsoleConfig = Readonly<z.infer<typeof ConsoleConfigSchema>> & {
   /** The stream whose progress, control records and log are shown. Its hash seed is not needed here. */
-  readonly stream: Pick<StreamIdentity, "streamId" | "partitionCount" | "bookingWindowSeconds">;
+  readonly stream: Omit<StreamIdentity, "hashSeed">;
   /** Signs what the outbox appends; the aggregator knows the same key. */
   readonly controlKey: ControlKey;
 };
@@ -30,6 +32,7 @@ const ConsoleProcessSchema = SharedSettingsSchema.pick({
   LOG_PARTITIONS: true,
   BOOKING_WINDOW_SECONDS: true,
   STREAM_ID: true,
+  STREAM_PREDECESSORS: true,
   CONTROL_SIGNING_KEY: true,
   CLICKHOUSE_URL: true,
   POSTGRES_URL: true,

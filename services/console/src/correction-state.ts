@@ -56,12 +56,12 @@ function chunksOf<Each>(all: readonly Each[]): Each[][] {
 /**
  * State of each correction, in their order.
  *
- * The stores are read in the order in which the fold writes nothing twice: a raw row alone proves a refusal only where it is
- * `invalid`, because the row of an effect may be seen a moment before its control record is.
+ * A raw row alone proves a refusal only where it is `invalid`: the row of an effect may be seen a moment before its control
+ * record is. In a stream that has ended, what did not take effect never will.
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
  */
 export async function readStates(
-  analytics: AnalyticsStore,
+  { analytics, stream }: { readonly analytics: AnalyticsStore; readonly stream: { readonly streamId: number } },
   corrections: readonly Correction[],
 ): Promise<readonly CorrectionState[]> {
   const applied = await readApplied(
@@ -73,7 +73,8 @@ export async function readStates(
   return corrections.map((correction) => {
     const record = applied.get(placeText(correction.place));
     if (record !== undefined) return record.body === bodyTextOf(correction) ? "applied" : "refused";
-    return correction.refusedAt !== null || refused.has(correction.id) ? "refused" : "pending";
+    const isOver = correction.refusedAt !== null || correction.place.stream !== stream.streamId;
+    return isOver || refused.has(correction.id) ? "refused" : "pending";
   });
 }
 

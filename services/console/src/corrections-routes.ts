@@ -96,7 +96,7 @@ export function addCorrectionRoutes(app: FastifyInstance, ports: Ports): void {
     const { customer: asked = null, before = null, limit } = query.data;
     const { mode } = auth.principal;
     const corrections = await listCorrections(ports.control, { mode, customer: asked, before, limit });
-    const states = await readStates(ports.analytics, corrections);
+    const states = await readStates(ports, corrections);
     return reply.send({
       mode,
       corrections: corrections.map((correction, index) => correctionView(correction, states[index] ?? "pending")),
@@ -125,7 +125,7 @@ async function correct(
     replacement: "event" in body.data ? (body.data.event as JsonObject) : null,
   });
   if (outcome.kind === "problem") return sendProblem(reply, outcome.problem);
-  const [state = "pending"] = await readStates(ports.analytics, [outcome.correction]);
+  const [state = "pending"] = await readStates(ports, [outcome.correction]);
   return reply.code(outcome.kind === "made" ? 202 : 200).send(correctionView(outcome.correction, state));
 }
 

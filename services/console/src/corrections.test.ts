@@ -394,6 +394,13 @@ describe("two at once, crashes and refusals", () => {
     expect((await voided(entry)).body["id"]).toBe(second.body["id"]);
   });
 
+  it("shows a correction as refused that its stream has ended before", async () => {
+    const entry = await given();
+    await voided(entry);
+    await world.control.execute("UPDATE correction SET stream = 0");
+    expect(await states()).toEqual(["refused"]);
+  });
+
   it("shows a correction as refused when another one of the target came first in the log", async () => {
     const entry = await given();
     await voided(entry);

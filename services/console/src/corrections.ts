@@ -11,18 +11,18 @@ import {
   readCorrectedEvent,
 } from "@tallyhouse/domain";
 import type { Clock } from "@tallyhouse/runtime";
+import { readWatermark, type StreamSize } from "@tallyhouse/usage";
 import { readApplied, readStates } from "./correction-state.ts";
 import { type Change, type Correction, correctionsOf, storeCorrection } from "./correction-store.ts";
 import type { Problem } from "./problem.ts";
 import { type EventIdentity, placeText, type RawRow, readRawRows } from "./raw-rows.ts";
 import { isSameReplacement, readReplacement } from "./replacement.ts";
-import { readWatermark } from "./watermark.ts";
 
 export interface CorrectionPorts {
   readonly analytics: AnalyticsStore;
   readonly control: ControlStore;
   readonly clock: Clock;
-  readonly stream: { readonly streamId: number; readonly partitionCount: number };
+  readonly stream: StreamSize;
 }
 
 /** What an operator asks for; `replacement` is the native shape of the usage event that takes the place, null for a void. */
@@ -83,7 +83,7 @@ export async function readCountedRows(ports: CorrectionPorts, identity: EventIde
   const { analytics, control } = ports;
   const rows = await readRawRows(analytics, identity, { status: "counted", rowsMax: COUNTED_ROWS_MAX });
   const corrections = await correctionsOf(control, identity);
-  const states = await readStates(analytics, corrections);
+  const states = await readStates(ports, corrections);
   const applied = await readApplied(analytics, rows);
   return rows.map((row) => {
     const place = placeText(row);

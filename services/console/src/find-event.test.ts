@@ -194,7 +194,7 @@ describe("find", () => {
       INSERT INTO stripe_customer_map (mode, stripe_account, customer_id, stripe_customer_id, state, idempotency_key, key_created_at, created_at)
         SELECT 'live', 'acct', customer, 'cus_' || customer, 'active', customer, now(), now() FROM unnest(ARRAY['billed', 'acme']) AS customer;
     `);
-    const ledger = (meter: string, customer: string, at: number, state: string) =>
+    const ledger = ({ meter = "tokens", customer = "billed", at = NOON - HOUR_MS, state = "accepted" }) =>
       world.control.query(
         `INSERT INTO usage_report (mode, stripe_account, customer_id, stripe_customer_id, feed_id, stripe_meter_id, event_name,
            formula, period_start, period_end, bucket_start, bucket_end, kind, accounts_at, event_ts, seq, quantity, value, identifier, state)
@@ -202,12 +202,12 @@ describe("find", () => {
            $3::timestamptz + interval '1 minute', $3, 0, 12.5, 12.5, gen_random_uuid()::text, $4)`,
         [customer, meter, new Date(at), state],
       );
-    await ledger("tokens", "billed", NOON - HOUR_MS, "accepted");
-    await ledger("calls", "billed", NOON - HOUR_MS, "planned");
-    await ledger("tokens", "billed", NOON, "planned");
-    await ledger("tokens", "billed", NOON - 2 * HOUR_MS, "accepted");
-    await ledger("other", "billed", NOON - HOUR_MS, "accepted");
-    await ledger("tokens", "acme", NOON - HOUR_MS, "accepted");
+    await ledger({});
+    await ledger({ meter: "calls", state: "planned" });
+    await ledger({ at: NOON, state: "planned" });
+    await ledger({ at: NOON - 2 * HOUR_MS });
+    await ledger({ meter: "other" });
+    await ledger({ customer: "acme" });
     const found = await find(entry);
     expect(found.ledger.map(({ meter, state, quantity }) => `${meter} ${state} ${quantity}`)).toEqual([
       "tokens accepted 12.500000000",

@@ -7,18 +7,18 @@ import {
   HOUR_MS,
   type SqlRunner,
 } from "@tallyhouse/domain";
+import { readDefinitions, readWatermark, type StreamSize } from "@tallyhouse/usage";
 import { readApplied, readStates } from "./correction-state.ts";
 import { type Correction, correctionsOf } from "./correction-store.ts";
 import { eventUnknown } from "./corrections.ts";
-import { type CountedIn, countedIn, readMeterView } from "./event-meters.ts";
+import { type CountedIn, countedIn } from "./event-meters.ts";
 import type { Problem } from "./problem.ts";
 import { type EventIdentity, type LogPlace, placeText, type RawRow, readRawRows } from "./raw-rows.ts";
-import { readWatermark } from "./watermark.ts";
 
 export interface FindPorts {
   readonly analytics: AnalyticsStore;
   readonly control: ControlStore;
-  readonly stream: { readonly streamId: number; readonly partitionCount: number };
+  readonly stream: StreamSize;
 }
 
 /** Records shown of one identity; a sender that retries for ever makes more. */
@@ -85,11 +85,11 @@ export async function findEvent(ports: FindPorts, identity: EventIdentity): Prom
   const shown = rows.slice(0, RECORDS_MAX);
   const counted = shown.filter(({ status }) => status === "counted");
   const applied = await readApplied(analytics, counted);
-  const view = await readMeterView(analytics, stream, identity.mode);
+  const definitions = await readDefinitions(analytics, stream, { mode: identity.mode });
   const corrections = await correctionsOf(control, identity);
-  const states = await readStates(analytics, corrections);
+  const states = await readStates(ports, corrections);
   const meters = new Map(
-    counted.map((row) => [placeText(row), countedIn(row, view, applied.get(placeText(row))?.offset ?? null)]),
+    counted.map((row) => [placeText(row), countedIn(row, definitions, applied.get(placeText(row))?.offset ?? null)]),
   );
   return {
     kind: "found",

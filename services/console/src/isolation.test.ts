@@ -1,10 +1,9 @@
 /** No question as one customer and mode ever shows a word of another: sentinels in every field, greps over every answer. */
 import { meterVersion } from "@tallyhouse/testkit";
+import { USAGE_WINDOWS } from "@tallyhouse/usage";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { textCell } from "./csv.ts";
-import { selectRollups } from "./rollup-query.ts";
 import { activate, counted, LIVE_TOKEN, openTestConsole, store, type TestConsole } from "./test-support.ts";
-import { readZone, USAGE_WINDOWS } from "./zone.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);
 const rule = { dimensions: { model: "/model" } };
@@ -70,26 +69,6 @@ describe("isolation", () => {
     expect(live.text).not.toMatch(/990002/);
     const test = await world.get("/v1/usage/customers?meter=tokens", "test");
     expect(test.text).not.toMatch(/990001|SENTINELcustomer/);
-  });
-
-  it("reads a customer's granules through the whole primary key", async () => {
-    const reading = readZone("America/New_York", { fromAt: NOON - 1e9, toAt: NOON });
-    if (reading.kind !== "zone") throw new Error(reading.rule);
-    let plan = "";
-    const explaining = {
-      ...world.analytics,
-      async select<Row>(sql: string, params?: Readonly<Record<string, unknown>>): Promise<Row[]> {
-        const rows = await world.analytics.select<{ explain: string }>(`EXPLAIN indexes = 1 ${sql}`, params);
-        plan = rows.map(({ explain }) => explain).join("\n");
-        return [];
-      },
-    };
-    const range = { fromAt: NOON - 9e8, toAt: NOON - 9e5, rowsMax: 10 };
-    const question = { ...range, customer: "c", version: mine, groupBy: ["model"], zone: reading.zone };
-    await selectRollups(explaining, { ...question, mode: "live", window: "day" });
-    expect(plan).toMatch(/Keys:\s+mode\s+customer\s+meter\s+meterVersion\s+windowStart\s/);
-    for (const condition of ["mode in [1, 1]", "customer in ['c', 'c']", "meterVersion in [1, 1]", "windowStart in ["])
-      expect(plan).toContain(condition);
   });
 });
 

@@ -1,24 +1,25 @@
 import {
   type Authenticator,
   type ControlStore,
+  type DeclaredMeter,
   formatInstant,
   type MeterRule,
   type Mode,
+  parseInstant,
   parseMetersFile,
+  unreachable,
 } from "@tallyhouse/domain";
 import { type Clock, pause } from "@tallyhouse/runtime";
+import { readDefinitions } from "@tallyhouse/usage";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { authenticate } from "./auth.ts";
-import { applyMeters, diffMeters, type MeterChange, refuseOldVersions, refuseTooEarly } from "./meter-changes.ts";
-import { readDefinitions } from "./meter-definitions.ts";
+import { applyMeters, diffMeters, endMeter, type MeterChange, refuseOldVersions } from "./meter-changes.ts";
+import { endKeyOf, readStoredEnds, type ShownEnd, shownEnd } from "./meter-ends.ts";
 import { type Problem, queryInvalid, sendProblem } from "./problem.ts";
 import type { UsagePorts } from "./usage.ts";
 
-/**
- * How long an apply waits for its meters. It waits unless it is told not to: without backfill, usage that is sent after an answer
- * and yet stands before the activation in the log would be missing from the meter.
- */
+/** How long an apply waits for its meters, so that a question that follows the answer finds them. */
 const WAIT_SECONDS_DEFAULT = 5;
 const WAIT_SECONDS_MAX = 20;
 /** How often a waiting apply looks. */
@@ -39,7 +40,22 @@ export const ApplyParameters = z.strictObject({
     .default(WAIT_SECONDS_DEFAULT),
 });
 
-type MetersPorts = UsagePorts & { readonly authenticator: Authenticator; readonly clock: Clock };
+/** Body of `POST /admin/v1/meters/{key}/end`. */
+export const EndBodySchema = z.strictObject({
+  until: z
+    .string()
+    .refine((text) => parseInstant(text) !== null, "must be an RFC 3339 instant such as 2026-12-01T00:00:00Z")
+    .describe("default: the earliest instant that is possible")
+    .optional(),
+});
+
+/** What the routes of meters work with. */
+export type MetersPorts = UsagePorts & {
+  readonly authenticator: Authenticator;
+  readonly clock: Clock;
+  /** How far ahead usage may occur. */
+  readonly maxAheadMs: number;
+};
 
 /** `/admin/v1/meters`: versions, diff and apply. The mode comes from the service token alone. */
 export function addMeterRoutes(app: FastifyInstance, ports: MetersPorts): void {
@@ -56,7 +72,8 @@ export function addMeterRoutes(app: FastifyInstance, ports: MetersPorts): void {
     const reading = readRules(request.body);
     if (reading.kind === "problem") return sendProblem(reply, reading.problem);
     const { mode } = auth.principal;
-    return reply.send({ mode, changes: await diffMeters(ports.control, mode, reading.rules) });
+    const { rules } = reading;
+    return reply.send({ mode, changes: await diffMeters(ports.control, mode, { ...timeOf(ports), rules }) });
   });
 
   app.post("/admin/v1/meters/apply", async (request, reply) => {
@@ -71,27 +88,56 @@ export function addMeterRoutes(app: FastifyInstance, ports: MetersPorts): void {
     if (reading.kind === "problem") return sendProblem(reply, reading.problem);
     const { mode } = auth.principal;
     const { rules } = reading;
-    const planned = await diffMeters(ports.control, mode, rules);
-    const changed = rules.filter((_rule, index) => isNewVersion(planned[index]));
-    const refusal = refuseOldVersions(planned) ?? (await refuseTooEarly(ports.analytics, mode, changed));
+    const time = timeOf(ports);
+    const refusal = refuseOldVersions(await diffMeters(ports.control, mode, { ...time, rules }));
     if (refusal !== null) return sendProblem(reply, refusal);
-    const { stream, clock } = ports;
-    const changes = await applyMeters(ports.control, { mode, rules, stream, now: clock.now() });
+    const changes = await applyMeters(ports.control, { ...time, mode, rules, stream: ports.stream });
     const isActive = await waitUntilActive(ports, { mode, changes, waitMs: parameters.data.wait * 1_000 });
     return reply.code(isActive ? 200 : 202).send({ mode, state: isActive ? "active" : "pending", changes });
   });
+
+  addEndRoute(app, ports);
 }
 
-function isNewVersion(change: MeterChange | undefined): boolean {
-  return change?.change === "new" || change?.change === "new-version";
+/** Ends a meter without a successor. */
+function addEndRoute(app: FastifyInstance, ports: MetersPorts): void {
+  app.post<{ Params: { key: string } }>("/admin/v1/meters/:key/end", async (request, reply) => {
+    const auth = await authenticate(request, ports.authenticator);
+    if (auth.kind === "problem") return sendProblem(reply, auth.problem);
+    const body = EndBodySchema.safeParse(request.body ?? {});
+    if (!body.success) {
+      const detail = `the body is { "until"?: instant }: ${body.error.issues[0]?.message ?? "it is wrong"}`;
+      return sendProblem(reply, { status: 400, code: "BODY_INVALID", detail });
+    }
+    const { mode } = auth.principal;
+    const { key } = request.params;
+    const { stream } = ports;
+    const outcome = await endMeter(ports.control, { ...timeOf(ports), mode, key, until: body.data.until, stream });
+    switch (outcome.kind) {
+      case "ended":
+        return reply.send({ mode, key, ends: outcome.ends });
+      case "unknown": {
+        const detail = `there is no meter "${key}" in mode ${mode}; GET /admin/v1/meters lists what exists`;
+        return sendProblem(reply, { status: 404, code: "METER_UNKNOWN", detail });
+      }
+      case "refused":
+        return sendProblem(reply, { status: 409, code: "METER_END_REFUSED", detail: outcome.detail });
+      default:
+        return unreachable(outcome);
+    }
+  });
+}
+
+function timeOf({ clock, maxAheadMs }: MetersPorts): { now: number; maxAheadMs: number } {
+  return { now: clock.now(), maxAheadMs };
 }
 
 type RulesReading =
-  | { readonly kind: "rules"; readonly rules: readonly MeterRule[] }
+  | { readonly kind: "rules"; readonly rules: readonly DeclaredMeter[] }
   | { readonly kind: "problem"; readonly problem: Problem };
 
 /** Both forms go through the one parser of meters files: YAML reads JSON too. */
-function readRules(body: unknown): RulesReading {
+export function readRules(body: unknown): RulesReading {
   const parsed = MetersBodySchema.safeParse(body);
   if (!parsed.success) {
     const detail = 'the body is { "file": "<text of a meters file>" } or { "meters": [ … ] }';
@@ -117,6 +163,8 @@ interface ListedMeter {
   readonly state: "active" | "pending";
   readonly unit: string;
   readonly from: string;
+  /** null: it has no end. `stored`: every partition of the log has taken it. */
+  readonly end: ShownEnd | null;
   readonly rule: MeterRule;
   readonly createdAt: string;
 }
@@ -125,8 +173,9 @@ interface ListedMeter {
 export async function listMeters(ports: UsagePorts, mode: Mode): Promise<ListedMeter[]> {
   const definitions = await readDefinitions(ports.analytics, ports.stream, { mode });
   const known = new Map(definitions.map((entry) => [`${entry.version.meter}@${entry.version.version}`, entry]));
+  const ends = await readStoredEnds(ports.analytics, ports.stream);
   const rows = await readVersions(ports.control, mode);
-  return rows.map(({ key, version, unit, rule, created_at: createdAt }) => {
+  return rows.map(({ key, version, unit, rule, created_at: createdAt, ends_at: endsAt }) => {
     const definition = known.get(`${key}@${version}`);
     return {
       key,
@@ -134,6 +183,7 @@ export async function listMeters(ports: UsagePorts, mode: Mode): Promise<ListedM
       state: definition?.isActive === true ? "active" : "pending",
       unit,
       from: rule.from,
+      end: endsAt === null ? null : shownEnd(endsAt.getTime(), ends.get(endKeyOf(mode, key, version)), ports.stream),
       rule: definition?.version.rule ?? rule,
       createdAt: formatInstant(createdAt.getTime()),
     };
@@ -143,9 +193,9 @@ export async function listMeters(ports: UsagePorts, mode: Mode): Promise<ListedM
 function readVersions(
   control: ControlStore,
   mode: Mode,
-): Promise<{ key: string; version: number; unit: string; rule: MeterRule; created_at: Date }[]> {
+): Promise<{ key: string; version: number; unit: string; rule: MeterRule; created_at: Date; ends_at: Date | null }[]> {
   return control.query(
-    "SELECT key, version, unit, rule, created_at FROM meter_version WHERE mode = $1 ORDER BY key, version",
+    "SELECT key, version, unit, rule, created_at, ends_at FROM meter_version WHERE mode = $1 ORDER BY key, version",
     [mode],
   );
 }

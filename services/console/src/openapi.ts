@@ -4,8 +4,9 @@ import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
 import { FindParameters } from "./find-routes.ts";
-import { ApplyParameters, MetersBodySchema } from "./meters-routes.ts";
-import { CustomersParameters, UsageParameters } from "./usage-request.ts";
+import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
+import { CloseBodySchema } from "./stream-routes.ts";
+import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 /** Path → method in lower case → operation. */
@@ -252,6 +253,57 @@ const PATHS: Paths = {
       id: "requestSweep",
       summary: "Asks for such a sweep now.",
       responses: { "202": json("the sweep, waiting") },
+    }),
+  },
+  "/admin/v1/stream/close": {
+    post: operation({
+      id: "closeStream",
+      summary:
+        "Ends the stream of the event log: nothing behind the close counts. For a change of the partition count.",
+      more: {
+        requestBody: {
+          required: true,
+          content: { "application/json": { schema: schemaOf(CloseBodySchema), example: { stream: 1 } } },
+        },
+      },
+      responses: {
+        "200": json("closed in every partition"),
+        "202": json("closing; the same question again says how far"),
+        "400": problem("the body does not name this stream"),
+      },
+    }),
+  },
+  "/admin/v1/meters/check": {
+    post: operation({
+      id: "checkMeters",
+      summary: "What meters would have counted over past usage, line by line.",
+      more: { parameters: parametersOf(CheckParameters, SPAN), requestBody: METERS_BODY },
+      responses: {
+        "200": answer("application/x-ndjson", "figures per customer and meter; the last line is end", {
+          type: "string",
+        }),
+        "503": problem("a store does not answer, or too many checks are running; try again after Retry-After"),
+        ...METER_REFUSALS,
+      },
+    }),
+  },
+  "/admin/v1/meters/{key}/end": {
+    post: operation({
+      id: "endMeter",
+      summary: "Ends a meter without a successor.",
+      more: {
+        parameters: [{ name: "key", in: "path", required: true, schema: { type: "string" }, example: "input_tokens" }],
+        requestBody: {
+          required: false,
+          content: { "application/json": { schema: schemaOf(EndBodySchema), example: {} } },
+        },
+      },
+      responses: {
+        "200": json("the versions that end, and when"),
+        "404": problem("no such meter in this mode"),
+        "409": problem("usage of that instant may be counted already, or it ended before"),
+        ...METER_REFUSALS,
+      },
     }),
   },
   "/": {

@@ -1,6 +1,7 @@
 import { DAY_MS, floorTo, type Mode } from "@tallyhouse/domain";
 import type { Clock } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
+import { UTC, type UsageWindow } from "@tallyhouse/usage";
 import { z } from "zod";
 import { listMeters } from "./meters-routes.ts";
 import { type PageMeter, type PageUsage, renderPage } from "./page.ts";
@@ -8,7 +9,6 @@ import { PAGE_POLICY } from "./page-style.ts";
 import { readStatus, type StatusPorts } from "./status.ts";
 import { readCustomers, readUsage, type UsageAnswer, type UsagePorts } from "./usage.ts";
 import type { UsageRequest } from "./usage-request.ts";
-import type { UsageWindow, Zone } from "./zone.ts";
 
 const PAGE_DAYS = 30;
 const PAGE_CUSTOMERS_MAX = 20;
@@ -21,11 +21,6 @@ const PageParameters = z.object({
   customer: z.string().min(1).max(256).nullable().catch(null).default(null),
   refresh: z.string().optional().catch(undefined),
 });
-
-const UTC: Zone = {
-  name: "UTC",
-  segments: [{ startAt: Number.NEGATIVE_INFINITY, endAt: Number.POSITIVE_INFINITY, offsetMs: 0 }],
-};
 
 /** The page at `/`. Without sign-in, so the console listens on a loopback address only and the gateway guards the way to it. */
 export function addPageRoute(
@@ -78,7 +73,7 @@ async function readPageUsage(
   const toAt = floorTo(now, DAY_MS) + DAY_MS;
   const range = { fromAt: toAt - PAGE_DAYS * DAY_MS, toAt, version: undefined };
   const ask = async (window: UsageWindow): Promise<UsageAnswer | null> => {
-    const request: UsageRequest = { ...range, mode, meter, customer, window, zone: UTC, groupBy: [] };
+    const request: UsageRequest = { ...range, mode, meter, customer, window, zone: UTC, groupBy: [], knownAt: null };
     const reading = await readUsage(request, ports);
     return reading.kind === "answer" ? reading.answer : null;
   };
@@ -98,5 +93,6 @@ async function readPageUsage(
     total: total?.data[0]?.quantity ?? null,
     days,
     customers: top.answer.data,
+    isBackfilling: daily.backfilling === true,
   };
 }

@@ -29,6 +29,8 @@ export interface PageUsage {
   /** One entry per day, oldest first, `day` as `2026-11-20`; null where nothing was measured. */
   readonly days: readonly { readonly day: string; readonly quantity: string | null }[];
   readonly customers: readonly { readonly customer: string; readonly quantity: string }[];
+  /** Usage in front of the meter's activation is still being counted: the figures grow. */
+  readonly isBackfilling: boolean;
 }
 
 export interface PageInput {
@@ -147,8 +149,11 @@ function usageSection(usage: PageUsage, view: View): Markup {
     }) => markup`<tr><td>${day}</td><td class="n">${quantity === null ? "–" : groupDigits(quantity)}</td></tr>
 `,
   );
+  const growing = usage.isBackfilling
+    ? markup` <span class="warn">▲ earlier usage is still being counted</span>`
+    : null;
   return markup`<section>
-<div><h2>${usage.meter}</h2>${who}<span class="total">${usage.total === null ? "–" : groupDigits(usage.total)} <span class="soft">${usage.unit}</span></span></div>
+<div><h2>${usage.meter}</h2>${who}${growing}<span class="total">${usage.total === null ? "–" : groupDigits(usage.total)} <span class="soft">${usage.unit}</span></span></div>
 ${plot(usage)}
 <details><summary>Daily figures</summary><table><thead><tr><th scope="col">Day (UTC)</th><th scope="col" class="n">${usage.unit}</th></tr></thead>
 <tbody>${rows}</tbody></table></details>

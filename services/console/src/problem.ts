@@ -12,7 +12,7 @@ export interface FieldProblem {
 /** A refusal as a value; {@link sendProblem} is the one place that makes an RFC 9457 document of it. */
 export interface Problem {
   readonly status: number;
-  readonly code: ProblemCode | Extract<ErrorCode, "METERS_INVALID" | "METER_FROM_TOO_EARLY">;
+  readonly code: ProblemCode | Extract<ErrorCode, "METERS_INVALID">;
   /** One sentence for the caller: what was wrong and what to do. */
   readonly detail: string;
   /** Every wrong field; the document's member `problems`. */

@@ -13,8 +13,8 @@ import {
   USAGE_EVENT_LIMITS,
   type UsageEvent,
 } from "@tallyhouse/domain";
+import { readDefinitions, type StreamSize } from "@tallyhouse/usage";
 import { isReplacement } from "./correction-store.ts";
-import { readDefinitions } from "./meter-definitions.ts";
 import type { FieldProblem } from "./problem.ts";
 import { type EventIdentity, type RawRow, readRawRows } from "./raw-rows.ts";
 
@@ -28,7 +28,7 @@ const TAKEN_IDS_MAX = 100;
 export interface ReplacementPorts {
   readonly analytics: AnalyticsStore;
   readonly control: SqlRunner;
-  readonly stream: { readonly streamId: number; readonly partitionCount: number };
+  readonly stream: StreamSize;
 }
 
 /** The replacement as it will be counted, or every reason why not; fields are JSON pointers into the request's body. */
@@ -167,10 +167,17 @@ async function unreadableMeters(
   event: UsageEvent & { readonly occurredAt: number },
 ): Promise<FieldProblem[]> {
   const definitions = await readDefinitions(ports.analytics, ports.stream, { mode: event.mode });
-  return definitions.flatMap(({ version }) => {
-    if (version.rule.eventType !== event.type) return [];
+  const place = `${ports.stream.streamId}/${partitionOfEvent(event, ports.stream.partitionCount)}`;
+  return definitions.flatMap(({ version, places }) => {
+    const { fromOffset = null, untilAt = 0 } = places.get(place) ?? {};
+    if (version.rule.eventType !== event.type || fromOffset === null) return [];
     const meter = compileMeter(version);
-    if (event.occurredAt < meter.fromAt || meter.contributionOf(event).kind !== "invalid") return [];
+    if (
+      event.occurredAt < meter.fromAt ||
+      event.occurredAt >= untilAt ||
+      meter.contributionOf(event).kind !== "invalid"
+    )
+      return [];
     const field = `/event/data${version.rule.value ?? ""}`;
     return [{ field, rule: `cannot be read by meter ${version.meter} v${version.version} (METER_VALUE_INVALID)` }];
   });

@@ -1,6 +1,6 @@
 /** Where the pipeline stands: what is counted, what waits, what Stripe has. */
 import type { AnalyticsStore, ControlStore, EventLog } from "@tallyhouse/domain";
-import { readWatermark } from "./watermark.ts";
+import { readWatermark } from "@tallyhouse/usage";
 
 export interface StatusPorts {
   readonly analytics: AnalyticsStore;

@@ -23,7 +23,11 @@ beforeEach(async () => {
 afterAll(() => world.close());
 
 /** A counted usage event `days` after the first, with a time to match: beyond the horizon such a copy counts again. */
-async function given(offset: number, days: number, event: Partial<UsageEvent> = {}, stream = 1): Promise<Counted> {
+async function given(
+  offset: number,
+  days: number,
+  { stream = 1, ...event }: Partial<UsageEvent> & { readonly stream?: number } = {},
+): Promise<Counted> {
   const whole = { mode: "live" as Mode, customer: "acme", source: "api", id: "evt-1", ...event };
   const partition = partitionOfEvent(whole, STREAM.partitionCount);
   const entry = counted({ offset, partition }, { ...whole, occurredAt: NOON + (days - 100) * DAY_MS });
@@ -99,8 +103,8 @@ describe("the sweep", () => {
   });
 
   it("takes the copy in the newer stream back, and says what it must leave in the older one", async () => {
-    await given(10, 0, {}, 0);
-    await given(5, 40, {}, 0);
+    await given(10, 0, { stream: 0 });
+    await given(5, 40, { stream: 0 });
     await given(1, 60);
     expect(await run()).toEqual({ repeated: 1, voided: 1, leftOver: 1 });
     expect(await corrections()).toMatchObject([{ log_offset: "1001" }]);

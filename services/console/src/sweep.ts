@@ -113,12 +113,14 @@ async function readRepeated(
   query: { readonly mode: Mode; readonly bucket: number; readonly buckets: number; readonly after: string },
 ): Promise<Repeated[]> {
   const hash = "reinterpretAsUInt128(sipHash128(customer, source, id))";
+  // As one number: over a million groups the smallest tuple takes five times as long (measured).
+  const place = "bitShiftLeft(toUInt128(stream), 80) + bitShiftLeft(toUInt128(logPartition), 64) + logOffset";
   const where = `mode = {mode:String} AND status = 'counted' AND cityHash64(customer, id) % {buckets:UInt32} = {bucket:UInt32}`;
   const hashes = await analytics.select<{ hash: string }>(
     `SELECT toString(${hash}) AS hash FROM raw_events
      WHERE ${where} AND ${hash} > {after:UInt128} AND (stream, logPartition, logOffset) NOT IN (
        SELECT stream, logPartition, toUInt64(target) FROM control_records WHERE kind IN ('void', 'replace'))
-     GROUP BY ${hash} HAVING min((stream, logPartition, logOffset)) != max((stream, logPartition, logOffset))
+     GROUP BY ${hash} HAVING min(${place}) != max(${place})
      ORDER BY ${hash} LIMIT ${PAGE_IDENTITIES}`,
     query,
   );

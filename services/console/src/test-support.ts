@@ -13,6 +13,7 @@ import {
   type LogRecord,
   type MeterVersion,
   type Mode,
+  uniqueHashOf,
   type UsageEvent,
   windowStartOf,
 } from "@tallyhouse/domain";
@@ -159,7 +160,10 @@ export function counted(
   };
 }
 
-/** Stores activations in every partition, at the given offset or at the next one that no other activation has. */
+/**
+ * Stores activations in every partition, at the next offset that no other activation has, with nothing in front of them left to count;
+ * or at the given offset, with the usage in front of it not counted yet.
+ */
 export async function activate(analytics: AnalyticsStore, version: MeterVersion, offset?: number): Promise<void> {
   const { mode, meter, rule } = version;
   const [known] = await analytics.select<{ records: string }>(
@@ -179,6 +183,14 @@ export async function activate(analytics: AnalyticsStore, version: MeterVersion,
       body,
     })),
   );
+  if (offset !== undefined) return;
+  await insert(
+    analytics,
+    "backfills",
+    partitions().map((logPartition) => ({
+      ...{ stream: STREAM.streamId, logPartition, mode, meter, meterVersion: version.version, ver: 0 },
+    })),
+  );
 }
 
 /**
@@ -191,22 +203,42 @@ export async function store(
   meters: readonly MeterVersion[],
 ): Promise<void> {
   await insert(analytics, "raw_events", events.map(rawRowOf));
-  const rows = meters.flatMap((version) => {
+  const contributions = meters.flatMap((version) => {
     const compiled = compileMeter(version);
     return events.flatMap((entry) => {
       const { event } = entry;
       if (event.mode !== version.mode || event.type !== version.rule.eventType) return [];
       const contribution = compiled.contributionOf(event);
       if (contribution.kind !== "quantity" || event.occurredAt < compiled.fromAt) return [];
-      return [rollupRowOf(entry, version, contribution)];
+      return [{ row: rollupRowOf(entry, version, contribution), text: contribution.uniqueText }];
     });
   });
+  const rows = contributions.map(({ row }) => row);
   await insert(
     analytics,
     "rollup",
     rows.map((row) => ({ ...row, ver: 0, counted: 3, sumQty: "77777", minQty: "-77777", maxQty: "77777" })),
   );
   await insert(analytics, "rollup", rows);
+  await insert(
+    analytics,
+    "rollup_uniq",
+    contributions.flatMap(({ row, text }) => (text === null ? [] : [uniqueRowOf(row, text)])),
+  );
+}
+
+function uniqueRowOf(row: ReturnType<typeof rollupRowOf>, text: string): Record<string, AnalyticsValue> {
+  const { mode, customer, meter, meterVersion, windowStart, dims, bookedStart } = row;
+  return {
+    mode,
+    customer,
+    meter,
+    meterVersion,
+    windowStart,
+    dims,
+    bookedStart,
+    valueHash: uniqueHashOf(text).toString(),
+  };
 }
 
 /** Stores one raw row; what is not given is that of a record without a usage event. */
@@ -246,7 +278,7 @@ function rollupRowOf(
   { partition, offset, event }: Counted,
   version: MeterVersion,
   contribution: { readonly quantity: bigint; readonly dims: readonly string[] },
-): Record<string, AnalyticsValue> {
+) {
   const quantity = decimalOf(contribution.quantity);
   return {
     mode: event.mode,

@@ -1,13 +1,15 @@
 /** Reads the query parameters of the usage API into a question, or says everything that is wrong with them. */
 import { ceilTo, DAY_MS, formatInstant, type Mode, parseInstant, WINDOW_MS } from "@tallyhouse/domain";
+import { readZone, USAGE_WINDOWS, type UsageWindow, type Zone } from "@tallyhouse/usage";
 import { z } from "zod";
 import { type FieldProblem, type Problem, queryInvalid } from "./problem.ts";
-import { readZone, USAGE_WINDOWS, type UsageWindow, type Zone } from "./zone.ts";
 
 /** Named limits of one usage question (edge.md §9 row 4); each is tested. */
 export const USAGE_LIMITS = {
   rangeDaysMax: 400,
   rowsMax: 10_000,
+  /** Usage events that one question may fold one by one: some 50 MB of payloads at their usual size. */
+  eventsMax: 100_000,
   groupByMax: 3,
   customersMax: 1_000,
 } as const;
@@ -30,6 +32,8 @@ export interface UsageRequest {
   readonly window: UsageWindow;
   readonly zone: Zone;
   readonly groupBy: readonly string[];
+  /** Only what was known at the last cut before this instant; null: everything stored. */
+  readonly knownAt: number | null;
 }
 
 /** Who uses a meter most. */
@@ -64,6 +68,7 @@ export const UsageParameters = z.strictObject({
   to: instant.optional(),
   window: z.enum(USAGE_WINDOWS, { error: `must be one of ${USAGE_WINDOWS.join(", ")}` }).default("total"),
   tz: z.string().max(64).default("UTC"),
+  knownAt: instant.optional(),
   groupBy: z
     .string()
     .default("")
@@ -85,11 +90,22 @@ export const CustomersParameters = z.strictObject({
     .default(100),
 });
 
+/** Query of `POST /admin/v1/meters/check`. */
+export const CheckParameters = z.strictObject({ from: instant, to: instant });
+
+/** Reads the span of a check: any instants. */
+export function readCheckSpan(query: unknown): Reading<{ readonly fromAt: number; readonly toAt: number }> {
+  const parsed = CheckParameters.safeParse(query);
+  if (!parsed.success) return { kind: "problem", problem: problemOf(parsed.error) };
+  const { errors, ...span } = readRange({ ...parsed.data, now: 0, isAligned: false });
+  return errors.length > 0 ? { kind: "problem", problem: queryInvalid(errors) } : { kind: "request", request: span };
+}
+
 /** Reads `GET /v1/usage`. Pure but for the zone data of the runtime. */
 export function readUsageRequest(query: unknown, context: { mode: Mode; now: number }): Reading<UsageRequest> {
   const parsed = UsageParameters.safeParse(query);
   if (!parsed.success) return { kind: "problem", problem: problemOf(parsed.error) };
-  const { from, to, tz, window, version, ...rest } = parsed.data;
+  const { from, to, tz, window, version, knownAt = null, ...rest } = parsed.data;
   const range = readRange({ from, to, now: context.now, isAligned: window !== "total" });
   const errors = [...range.errors];
   const { fromAt, toAt } = range;
@@ -98,7 +114,7 @@ export function readUsageRequest(query: unknown, context: { mode: Mode; now: num
   if (zone?.kind === "refused") errors.push({ field: "tz", rule: zone.rule });
   if (zone?.kind !== "zone") return { kind: "problem", problem: queryInvalid(errors) };
   const { mode } = context;
-  return { kind: "request", request: { ...rest, mode, version, window, fromAt, toAt, zone: zone.zone } };
+  return { kind: "request", request: { ...rest, mode, version, window, fromAt, toAt, knownAt, zone: zone.zone } };
 }
 
 /** Reads `GET /v1/usage/customers`. Whole windows only: no edges of a thousand customers are folded from raw events. */

@@ -1,11 +1,11 @@
 /** Random usage against a recount in the dullest way: one pass over the usage events, days and hours named by Intl. */
 import { HOUR_MS, MINUTE_MS } from "@tallyhouse/domain";
 import { meterVersion } from "@tallyhouse/testkit";
+import { type UsageWindow, USAGE_WINDOWS } from "@tallyhouse/usage";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { activate, type Counted, counted, openTestConsole, store, type TestConsole } from "./test-support.ts";
 import type { UsageRow } from "./usage.ts";
-import { type UsageWindow, USAGE_WINDOWS } from "./zone.ts";
 
 const dimensions = { region: "/region", model: "/model" };
 const meters = [

@@ -9,11 +9,8 @@ import {
   openTestConsole,
   progress,
   store,
-  STREAM,
   type TestConsole,
 } from "./test-support.ts";
-import { EDGE_EVENTS_MAX, foldEdges } from "./edges.ts";
-import { readWatermark } from "./watermark.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);
 const DAY = Date.UTC(2026, 10, 20);
@@ -286,29 +283,11 @@ describe("GET /v1/usage", () => {
     expect(await total("2026-11-20T00:14:59Z")).toBe("7");
   });
 
-  it("refuses edges that hold more usage events than it may fold", async () => {
-    expect(EDGE_EVENTS_MAX).toBe(100_000);
-    const definition = { version: tokens, activatedOffsets: new Map<string, bigint>(), isActive: true };
-    const row = { at: String(DAY), stream: "1", partition: "0", offset: "1", payload: "{}" };
-    const many = Array.from({ length: EDGE_EVENTS_MAX + 1 }, () => row);
-    const full = { ...world.analytics, select: <Row>() => Promise.resolve(many as Row[]) };
-    const question = { mode: "live", customer: "c", definition, groupBy: [] } as const;
-    expect(await foldEdges(full, { ...question, edges: [{ fromAt: DAY, toAt: DAY + 1 }] })).toBeNull();
-  });
-
   it("answers 404 for a meter that the mode does not have", async () => {
     const { status, body } = await usage("customer=cus_hand&meter=nope");
     expect([status, body["code"]]).toEqual([404, "METER_UNKNOWN"]);
     const inTest = await usage("customer=cus_hand&meter=input_tokens", "test");
     expect(inTest.status).toBe(404);
-  });
-
-  it("G7: has no watermark before every partition stored progress", async () => {
-    const stream = { ...STREAM, streamId: 9 };
-    await progress(world.analytics, { streamId: 9, logClockAt: NOON, partitions: [0, 1, 2] });
-    expect(await readWatermark(world.analytics, stream)).toBeNull();
-    await progress(world.analytics, { streamId: 9, logClockAt: NOON - 1, partitions: [3] });
-    expect(await readWatermark(world.analytics, stream)).toBe(NOON - 1);
   });
 
   it("asks for a token, and says the same for every wrong one", async () => {

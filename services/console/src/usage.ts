@@ -1,19 +1,36 @@
 /** Answers questions about usage, exactly, with the watermark the figures were read at. */
-import { type AnalyticsStore, type ControlStore, formatInstant, formatQuantity, type Mode } from "@tallyhouse/domain";
-import { EDGE_EVENTS_MAX, edgesOf, foldEdges, type GroupPart } from "./edges.ts";
-import { chooseDefinition, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
-import { joinParts, quantityOfDecimal } from "./part.ts";
+import {
+  type AnalyticsStore,
+  type ControlStore,
+  formatInstant,
+  formatQuantity,
+  type Mode,
+  ZERO_QUANTITY,
+} from "@tallyhouse/domain";
+import {
+  chooseDefinition,
+  cutOf,
+  formatLocal,
+  isBackfilling,
+  type MeterDefinition,
+  readCustomerTotals,
+  readDefinitions,
+  readUsageGroups,
+  readWatermark,
+  type Refusal,
+  type SealedStream,
+  type SealState,
+  type UsageGroup,
+  type UsageWindow,
+} from "@tallyhouse/usage";
 import { type Problem, queryInvalid } from "./problem.ts";
-import { QUANTITY_SQL, type RollupRow, selectRollups } from "./rollup-query.ts";
 import { type CustomersRequest, USAGE_LIMITS, type UsageRequest } from "./usage-request.ts";
-import { readWatermark } from "./watermark.ts";
-import { bucketOf, formatLocal, type UsageWindow } from "./zone.ts";
 
 /** What a usage question is answered from. */
 export interface UsagePorts {
   readonly analytics: AnalyticsStore;
   readonly control: ControlStore;
-  readonly stream: { readonly streamId: number; readonly partitionCount: number };
+  readonly stream: SealedStream;
 }
 
 /** One row: the quantity of exactly the usage in `[start, end)`, both cut to the range that was asked for. */
@@ -35,6 +52,8 @@ export interface UsageAnswer {
   readonly tz: string;
   /** Everything the log received before this instant is in the figures; null until every partition reported once. */
   readonly asOf: string | null;
+  /** There while usage in front of the meter's activation is still being counted: the figures grow. */
+  readonly backfilling?: true;
   readonly data: readonly UsageRow[];
 }
 
@@ -45,6 +64,7 @@ export interface CustomersAnswer {
   readonly start: string;
   readonly end: string;
   readonly asOf: string | null;
+  readonly backfilling?: true;
   /** Largest quantity first, equal ones by name. */
   readonly data: readonly { readonly customer: string; readonly quantity: string }[];
 }
@@ -54,89 +74,42 @@ export type Reading<Answer> =
   | { readonly kind: "problem"; readonly problem: Problem };
 
 /**
- * Usage of one meter by one customer (or by all together, which only the page asks for).
+ * Usage of one meter by one customer (or by all together, which only the page asks for), now or as known at a cut.
+ *
+ * The watermark first: read after the figures, it could vouch for usage that they do not hold yet (breaks G7).
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
  */
 export async function readUsage(request: UsageRequest, ports: UsagePorts): Promise<Reading<UsageAnswer>> {
+  const { analytics, stream } = ports;
+  const cutAt = request.knownAt === null ? null : cutOf(request.knownAt, stream);
+  const watermarkAt = await readWatermark(analytics, stream);
+  if (cutAt !== null && (watermarkAt === null || watermarkAt < cutAt))
+    return notSealed(cutAt, { kind: "open", reason: "watermark", watermarkAt });
   const definition = await findDefinition(request, ports);
   if (definition === null) return meterUnknown(request);
-  const { rule, version } = definition.version;
-  const dimensions = Object.keys(rule.dimensions);
+  if (cutAt !== null && isBackfilling(definition, cutAt))
+    return notSealed(cutAt, { kind: "open", reason: "backfill", watermarkAt });
+  const dimensions = Object.keys(definition.version.rule.dimensions);
   const unknown = request.groupBy.filter((name) => !dimensions.includes(name));
   if (unknown.length > 0) return dimensionsUnknown(unknown, dimensions);
-  // The watermark first: read after the figures, it could vouch for usage that they do not hold yet (breaks G7).
-  const watermarkAt = await readWatermark(ports.analytics, ports.stream);
-  const rows =
-    request.window === "total"
-      ? await readTotal(request, definition, ports.analytics)
-      : await readBuckets({ ...request, window: request.window }, definition, ports.analytics);
-  if (rows.kind === "problem") return rows;
+  const { rowsMax, eventsMax } = USAGE_LIMITS;
+  const reading = await readUsageGroups(analytics, { ...request, definition, cutAt, watermarkAt, rowsMax, eventsMax });
+  if (reading.kind === "refused") return refusalOf(reading.refusal);
+  const asOfAt = cutAt ?? watermarkAt;
   return {
     kind: "answer",
     answer: {
       customer: request.customer,
       meter: request.meter,
-      version,
+      version: definition.version.version,
       unit: await readUnit(ports.control, definition),
       window: request.window,
       tz: request.zone.name,
-      asOf: watermarkAt === null ? null : formatInstant(watermarkAt),
-      data: rows.answer,
+      asOf: asOfAt === null ? null : formatInstant(asOfAt),
+      ...(cutAt === null ? backfillingOf(definition) : {}),
+      data: rowsOf(request, definition, reading.groups),
     },
   };
-}
-
-async function readBuckets(
-  request: UsageRequest & { readonly window: Exclude<UsageWindow, "total"> },
-  definition: MeterDefinition,
-  analytics: AnalyticsStore,
-): Promise<Reading<readonly UsageRow[]>> {
-  const { window, zone, fromAt, toAt } = request;
-  const { version } = definition;
-  const found = await selectRollups(analytics, { ...request, version, rowsMax: USAGE_LIMITS.rowsMax + 1 });
-  if (found.length > USAGE_LIMITS.rowsMax) return tooManyRows();
-  const rows = found.map((row) => {
-    const { startAt, endAt } = bucketOf(zone, window, Number(row.firstWindow) * 1_000);
-    return { ...groupPartOf(row), startAt: Math.max(startAt, fromAt), endAt: Math.min(endAt, toAt) };
-  });
-  rows.sort((a, b) => a.startAt - b.startAt || compareTexts(a.group, b.group));
-  return { kind: "answer", answer: rows.map((row) => rowOf(request, row)) };
-}
-
-async function readTotal(
-  request: UsageRequest,
-  definition: MeterDefinition,
-  analytics: AnalyticsStore,
-): Promise<Reading<readonly UsageRow[]>> {
-  const { version } = definition;
-  const { wholeFromAt, wholeToAt, edges } = edgesOf(request);
-  const parts: GroupPart[] = [];
-  if (wholeFromAt < wholeToAt) {
-    const whole = { ...request, version, fromAt: wholeFromAt, toAt: wholeToAt, rowsMax: USAGE_LIMITS.rowsMax + 1 };
-    parts.push(...(await selectRollups(analytics, whole)).map(groupPartOf));
-  }
-  if (edges.length > 0 && request.customer !== null) {
-    const { mode, customer, groupBy } = request;
-    const folded = await foldEdges(analytics, { mode, customer, groupBy, definition, edges });
-    if (folded === null) return tooManyEdgeEvents();
-    parts.push(...folded);
-  }
-  const groups = new Map<string, GroupPart>();
-  for (const { group, part } of parts) {
-    const key = JSON.stringify(group);
-    const known = groups.get(key);
-    groups.set(key, {
-      group,
-      part: known === undefined ? part : joinParts(version.rule.aggregation, known.part, part),
-    });
-  }
-  if (groups.size > USAGE_LIMITS.rowsMax) return tooManyRows();
-  const rows = [...groups.values()].sort((a, b) => compareTexts(a.group, b.group));
-  const { fromAt: startAt, toAt: endAt } = request;
-  // Nothing sums up to 0; but the smallest of nothing is no number, so min, max and latest have no row.
-  const isZero = rows.length === 0 && request.groupBy.length === 0 && /^(sum|count)$/.test(version.rule.aggregation);
-  if (isZero) rows.push({ group: [], part: { quantity: quantityOfDecimal("0"), newest: [] } });
-  return { kind: "answer", answer: rows.map((row) => rowOf(request, { ...row, startAt, endAt })) };
 }
 
 /**
@@ -144,40 +117,26 @@ async function readTotal(
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
  */
 export async function readCustomers(request: CustomersRequest, ports: UsagePorts): Promise<Reading<CustomersAnswer>> {
+  const watermarkAt = await readWatermark(ports.analytics, ports.stream);
   const definition = await findDefinition(request, ports);
   if (definition === null) return meterUnknown(request);
-  const { rule, version } = definition.version;
-  const watermarkAt = await readWatermark(ports.analytics, ports.stream);
-  // Every customer's rows of the mode are looked at: the meter comes after the customer in the primary key.
-  const rows = await ports.analytics.select<{ customer: string; quantity: string }>(
-    `SELECT r.customer AS customer, ${QUANTITY_SQL[rule.aggregation]} AS quantity
-     FROM rollup AS r FINAL
-     WHERE r.mode = {mode:String} AND r.meter = {meter:String} AND r.meterVersion = {version:UInt16}
-       AND r.windowStart >= toDateTime({fromSeconds:UInt32}, 'UTC')
-       AND r.windowStart < toDateTime({toSeconds:UInt32}, 'UTC')
-     GROUP BY customer
-     HAVING sum(r.counted) > sum(r.voided)
-     ORDER BY toDecimal128(quantity, 9) DESC, customer
-     LIMIT {limit:UInt32}`,
-    {
-      mode: request.mode,
-      meter: request.meter,
-      version,
-      fromSeconds: request.fromAt / 1_000,
-      toSeconds: request.toAt / 1_000,
-      limit: request.limit,
-    },
-  );
+  const reading = await readCustomerTotals(ports.analytics, {
+    ...request,
+    definition,
+    eventsMax: USAGE_LIMITS.eventsMax,
+  });
+  if (reading.kind === "refused") return refusalOf(reading.refusal);
   return {
     kind: "answer",
     answer: {
       meter: request.meter,
-      version,
+      version: definition.version.version,
       unit: await readUnit(ports.control, definition),
       start: formatInstant(request.fromAt),
       end: formatInstant(request.toAt),
       asOf: watermarkAt === null ? null : formatInstant(watermarkAt),
-      data: rows.map(({ customer, quantity }) => ({ customer, quantity: formatQuantity(quantityOfDecimal(quantity)) })),
+      ...backfillingOf(definition),
+      data: reading.customers.map(({ customer, quantity }) => ({ customer, quantity: formatQuantity(quantity) })),
     },
   };
 }
@@ -203,50 +162,67 @@ async function readUnit(control: ControlStore, { version }: MeterDefinition): Pr
   return row?.unit ?? version.rule.unit;
 }
 
-function groupPartOf(row: RollupRow): GroupPart {
-  return {
-    group: row.groupValues,
-    part: { quantity: quantityOfDecimal(row.quantity), newest: row.newest.map((text) => BigInt(text)) },
-  };
-}
-
-function rowOf(request: UsageRequest, row: GroupPart & { readonly startAt: number; readonly endAt: number }): UsageRow {
-  return {
-    start: formatLocal(request.zone, row.startAt),
-    end: formatLocal(request.zone, row.endAt),
+/** Rows of the answer. Nothing adds up to 0, said in one row; but the smallest of nothing is no number, so min, max and latest have none. */
+function rowsOf(
+  request: UsageRequest,
+  definition: MeterDefinition,
+  groups: readonly UsageGroup[],
+): readonly UsageRow[] {
+  const { zone, fromAt: startAt, toAt: endAt } = request;
+  const isZero = groups.length === 0 && request.window === "total" && request.groupBy.length === 0;
+  const hasZero = /^(?:sum|count|unique_count)$/.test(definition.version.rule.aggregation);
+  const nothing: readonly UsageGroup[] = hasZero ? [{ startAt, endAt, group: [], quantity: ZERO_QUANTITY }] : [];
+  return (isZero ? nothing : groups).map((row) => ({
+    start: formatLocal(zone, row.startAt),
+    end: formatLocal(zone, row.endAt),
     group: Object.fromEntries(request.groupBy.map((name, index) => [name, row.group[index] ?? ""])),
-    quantity: formatQuantity(row.part.quantity),
-  };
+    quantity: formatQuantity(row.quantity),
+  }));
 }
 
-function compareTexts(a: readonly string[], b: readonly string[]): number {
-  for (const [index, text] of a.entries()) {
-    const other = b[index] ?? "";
-    if (text !== other) return text < other ? -1 : 1;
-  }
-  return 0;
+/** Says that the figures still grow, and nothing otherwise. */
+function backfillingOf(definition: MeterDefinition): { readonly backfilling?: true } {
+  return isBackfilling(definition, null) ? { backfilling: true } : {};
 }
 
-type Refusal = { readonly kind: "problem"; readonly problem: Problem };
+type Refused = { readonly kind: "problem"; readonly problem: Problem };
 
-function meterUnknown({ mode, meter, version }: Question): Refusal {
+function meterUnknown({ mode, meter, version }: Question): Refused {
   const what = version === undefined ? `meter "${meter}"` : `version ${version} of meter "${meter}"`;
   const detail = `${what} is not active in mode ${mode}; GET /admin/v1/meters lists what exists`;
   return { kind: "problem", problem: { status: 404, code: "METER_UNKNOWN", detail } };
 }
 
-function dimensionsUnknown(unknown: readonly string[], declared: readonly string[]): Refusal {
+function dimensionsUnknown(unknown: readonly string[], declared: readonly string[]): Refused {
   const exists = declared.length === 0 ? "the meter declares none" : `the meter declares ${declared.join(", ")}`;
   const rule = `names no dimension of the meter: ${unknown.join(", ")}; ${exists}`;
   return { kind: "problem", problem: queryInvalid([{ field: "groupBy", rule }]) };
 }
 
-function tooManyRows(): Refusal {
-  const rule = `would give more than ${USAGE_LIMITS.rowsMax} rows: ask for a shorter range or a longer window`;
-  return { kind: "problem", problem: queryInvalid([{ field: "window", rule }]) };
+function refusalOf({ kind }: Refusal): Refused {
+  const rules = {
+    rows: ["window", `would give more than ${USAGE_LIMITS.rowsMax} rows: ask for a shorter range or a longer window`],
+    events: [
+      "from",
+      `and to need more than ${USAGE_LIMITS.eventsMax} usage events one by one, of cut 15-minute windows and of corrected ones: ` +
+        "use multiples of 15 minutes, or a shorter range",
+    ],
+    expired: [
+      "from",
+      "lies where single usage events are no longer kept (some 400 days): a cut or corrected 15-minute window there is not known",
+    ],
+  } as const;
+  const [field, rule] = rules[kind];
+  return { kind: "problem", problem: queryInvalid([{ field, rule }]) };
 }
 
-function tooManyEdgeEvents(): Refusal {
-  const rule = `and to cut 15-minute windows that hold more than ${EDGE_EVENTS_MAX} usage events: use multiples of 15 minutes`;
-  return { kind: "problem", problem: queryInvalid([{ field: "from", rule }]) };
+/** 409: the answer would not be final. */
+function notSealed(cutAt: number, state: Extract<SealState, { kind: "open" }>): Refused {
+  const reached =
+    state.watermarkAt === null ? "no watermark yet" : `the watermark is ${formatInstant(state.watermarkAt)}`;
+  const why =
+    state.reason === "watermark"
+      ? `${reached}: ask again when it has passed ${formatInstant(cutAt)}, or for an earlier knownAt`
+      : `${reached}, but usage in front of the meter's activation is still being counted: ask again in a while`;
+  return { kind: "problem", problem: { status: 409, code: "USAGE_NOT_SEALED", detail: `not sealed: ${why}` } };
 }

@@ -23,7 +23,8 @@ export interface WaitingMarks {
  * Marks every bucket with usage booked since the last look, then moves the look's start to the booking window of W.
  *
  * The start moves only after every mark is committed: moved earlier, a crash would forget changed buckets for ever. Usage
- * booked before W is stored, so no row before that window can still appear. Safe to repeat: marks are a set.
+ * booked before W is stored, so no row before that window can still appear, unless a meter's earlier usage is still being counted:
+ * that is booked at its activation, so the start waits there. Safe to repeat: marks are a set.
  */
 export async function markChanged(input: {
   account: AccountKey;
@@ -34,6 +35,8 @@ export async function markChanged(input: {
   bookingWindowMs: number;
 }): Promise<number> {
   const { account, control } = input;
+  // Before the changed buckets: a backfill that ends in between has its rows read below.
+  const backfillingSince = await input.totals.backfillingSince();
   const [state] = await control.query<{ changed_since: Date }>(
     "SELECT changed_since FROM reporter_state WHERE mode = $1 AND stripe_account = $2",
     [account.mode, account.stripeAccount],
@@ -56,7 +59,10 @@ export async function markChanged(input: {
       after = page.next;
     } while (after !== null);
   }
-  const nextSinceAt = floorTo(input.watermarkAt, input.bookingWindowMs);
+  const nextSinceAt = floorTo(
+    Math.min(input.watermarkAt, backfillingSince ?? input.watermarkAt),
+    input.bookingWindowMs,
+  );
   if (nextSinceAt <= sinceAt) return marked;
   await control.query(
     `INSERT INTO reporter_state (mode, stripe_account, changed_since) VALUES ($1, $2, $3::timestamptz)

@@ -7,12 +7,13 @@ import {
   utcMonthOf,
   ZERO_QUANTITY,
 } from "@tallyhouse/domain";
+import { quantityOfDecimal } from "@tallyhouse/usage";
 import type { AccountKey, Bucket, Feed } from "./account.ts";
 import { type DueBucket, dueBuckets, type DueWindow, removeMarks } from "./due-marks.ts";
 import { identifierOf } from "./identifier.ts";
 import { recordset, sqlInstant } from "./ledger-row.ts";
 import { type BucketPlan, planBucket } from "./plan-bucket.ts";
-import { bucketKeyOf, scaledOf, type UsageTotals } from "./usage-totals.ts";
+import { bucketKeyOf, type UsageTotals } from "./usage-totals.ts";
 
 /** Buckets of one read and one transaction; with at most 5 rows each that writes at most 5,000 rows. */
 const PLAN_BUCKETS_MAX = 1_000;
@@ -144,7 +145,7 @@ async function readLedger(tx: SqlRunner, page: PageInput): Promise<LedgerView[]>
   const views: LedgerView[] = buckets.map(() => ({ reported: 0n, taken: new Map() }));
   for (const { n, reported } of sums) {
     const view = views[n];
-    if (view !== undefined) view.reported = scaledOf(reported);
+    if (view !== undefined) view.reported = quantityOfDecimal(reported);
   }
   for (const { n, event_ts, seq } of minutes) views[n]?.taken.set(event_ts.getTime(), seq);
   return views;

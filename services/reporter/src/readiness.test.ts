@@ -13,6 +13,7 @@ test("G9 rounds that do nothing but fail make the reporter unready after 20 s, a
   const analytics: AnalyticsStore = {
     insert: async () => void (await answer()),
     select: answer,
+    scan: async () => void (await answer()),
     execute: async () => {},
   };
   const control: ControlStore = {

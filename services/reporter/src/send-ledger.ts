@@ -4,7 +4,7 @@ import type { AccountKey, Bucket } from "./account.ts";
 import { insertMarks } from "./due-marks.ts";
 import { recordset, type SendableRow, sqlInstant } from "./ledger-row.ts";
 import type { Answer, Transition } from "./outcome.ts";
-import { scaledOf } from "./usage-totals.ts";
+import { quantityOfDecimal } from "@tallyhouse/usage";
 
 /** Position in the order of sending. */
 export interface SendCursor {
@@ -78,7 +78,7 @@ export async function sendableRows(
     eventName: row.event_name,
     eventAt: row.event_ts.getTime(),
     seq: row.seq,
-    value: formatQuantity(scaledOf(row.value)),
+    value: formatQuantity(quantityOfDecimal(row.value)),
     identifier: row.identifier,
     idemEpoch: row.idem_epoch,
     state: row.state,

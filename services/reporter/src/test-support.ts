@@ -150,6 +150,7 @@ export function createMemoryPipeline(clock: ManualClock): Pipeline & { readonly 
   return {
     analytics: {
       insert: () => Promise.reject(new Error("the reporter does not write usage")),
+      scan: () => Promise.reject(new Error("the reporter reads no millions of rows")),
       execute: () => Promise.reject(new Error("the reporter changes no table of the analytics store")),
       select: <Row>(sql: string, params: Readonly<Record<string, unknown>> = {}) =>
         Promise.resolve(answer(sql, params) as Row[]),

@@ -1,13 +1,12 @@
 import {
   AGGREGATIONS,
   type AnalyticsStore,
-  assert,
   HOUR_MS,
   type Mode,
   type Quantity,
-  quantityFromScaled,
   type StreamIdentity,
 } from "@tallyhouse/domain";
+import { quantityOfDecimal, readWatermark } from "@tallyhouse/usage";
 import { z } from "zod";
 import type { Bucket, Feed } from "./account.ts";
 
@@ -28,6 +27,11 @@ export interface UsageTotals {
    * null until every partition of the stream has a progress row: a partition never heard of may hold anything.
    */
   sealedThrough(): Promise<number | null>;
+  /**
+   * The earliest activation whose earlier usage is not counted yet (its backfill writes rows booked at the activation), epoch
+   * milliseconds; null when there is none. Read after {@link sealedThrough} and before the totals.
+   */
+  backfillingSince(): Promise<number | null>;
   /** Every activated meter version, as the log's control records say. */
   feeds(): Promise<FeedList>;
   /**
@@ -61,24 +65,25 @@ export function createUsageTotals(
   stream: Pick<StreamIdentity, "streamId" | "partitionCount">,
 ): UsageTotals {
   return {
-    sealedThrough: () => sealedThrough(analytics, stream),
+    sealedThrough: () => readWatermark(analytics, stream),
+    backfillingSince: () => backfillingSince(analytics),
     feeds: () => readFeeds(analytics),
     changedBuckets: (input) => changedBuckets(analytics, input),
     totals: (feed, buckets) => totalsOf(analytics, feed, buckets),
   };
 }
 
-async function sealedThrough(
-  analytics: AnalyticsStore,
-  stream: Pick<StreamIdentity, "streamId" | "partitionCount">,
-): Promise<number | null> {
-  // Booking clocks only rise, so the minimum over all partitions is a promise about every later record.
-  const [row] = await analytics.select<{ partitions: string | number; clock: string | number }>(
-    `SELECT uniqExact(logPartition) AS partitions, toUnixTimestamp64Milli(min(logClock)) AS clock
-     FROM progress FINAL WHERE stream = {stream:UInt16} AND logPartition < {partitionCount:UInt32}`,
-    { stream: stream.streamId, partitionCount: stream.partitionCount },
+/** Of every stream: one before this one may have ended with a backfill to do, which its successor does. */
+async function backfillingSince(analytics: AnalyticsStore): Promise<number | null> {
+  const [row] = await analytics.select<{ pending: string; since: string }>(
+    `SELECT toString(count()) AS pending, toString(toUnixTimestamp64Milli(min(bookedAt))) AS since
+     FROM control_records
+     WHERE kind = 'meter.activate'
+       AND (stream, logPartition, JSONExtractString(body, 'mode'), JSONExtractString(body, 'meter'),
+         JSONExtractUInt(body, 'version')) NOT IN (
+         SELECT stream, logPartition, toString(mode), meter, toUInt64(meterVersion) FROM backfills)`,
   );
-  return row === undefined || Number(row.partitions) < stream.partitionCount ? null : Number(row.clock);
+  return row === undefined || row.pending === "0" ? null : Number(row.since);
 }
 
 async function readFeeds(analytics: AnalyticsStore): Promise<FeedList> {
@@ -154,7 +159,7 @@ async function totalsOf(
   return new Map(
     rows.map((row) => [
       bucketKeyOf({ customerId: row.customer, startAt: Number(row.hour) * 1_000 }),
-      scaledOf(row.quantity),
+      quantityOfDecimal(row.quantity),
     ]),
   );
 }
@@ -162,14 +167,4 @@ async function totalsOf(
 /** The hour bucket that begins at `startAt`. */
 function hourBucket(customerId: string, startAt: number): Bucket {
   return { customerId, startAt, endAt: startAt + HOUR_MS };
-}
-
-const DECIMAL_38_9 = /^(-?)(\d+)(?:\.(\d{1,9}))?$/;
-
-/** A Decimal(38,9) sum as text: wider than what one usage event may hold, so parseQuantity is too strict. */
-export function scaledOf(text: string): Quantity {
-  const match = DECIMAL_38_9.exec(text);
-  assert(match !== null, `a decimal of the store: ${text}`);
-  const [, sign = "", integer = "", fraction = ""] = match;
-  return quantityFromScaled(BigInt(`${sign}${integer}${fraction.padEnd(9, "0")}`));
 }

@@ -6,7 +6,7 @@ import { recordset, sqlInstant } from "./ledger-row.ts";
 import type { Pacer } from "./pacer.ts";
 import { retireRows } from "./send-ledger.ts";
 import type { StripeApi } from "./stripe/stripe-api.ts";
-import { scaledOf } from "./usage-totals.ts";
+import { quantityOfDecimal } from "@tallyhouse/usage";
 
 /** Rows read back per round. Doubt that needs proof is rare; a flood of it is for an operator to see, not to hurry. */
 const VERIFY_ROWS_MAX = 200;
@@ -132,8 +132,8 @@ async function verifiableRows(
     stripeCustomerId: row.stripe_customer_id,
     stripeMeterId: row.stripe_meter_id,
     eventAt: row.event_ts.getTime(),
-    value: scaledOf(row.value),
-    others: scaledOf(row.others),
+    value: quantityOfDecimal(row.value),
+    others: quantityOfDecimal(row.others),
     step: row.verify_step,
     wasAbsentBefore: row.was_absent,
   }));

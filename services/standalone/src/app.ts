@@ -19,6 +19,7 @@ import {
   randomShare,
   type Readiness,
   runComponents,
+  streamOf,
 } from "@tallyhouse/runtime";
 import { startStripeEmulator, type StripeEmulator } from "@tallyhouse/stripe-emulator";
 import { buildAnalystsEndpoint } from "./analysts/endpoint.ts";
@@ -58,7 +59,6 @@ export interface Standalone {
 }
 
 const HOST = "127.0.0.1";
-const STREAM_ID = 1;
 const SAMPLE_METERS = new URL("../../../examples/meters.yaml", import.meta.url);
 /** Keys of the emulator: any text with the right prefix is accepted there, and nowhere else. */
 const EMULATOR_KEYS = { live: "sk_live_tallyhouse_standalone", test: "sk_test_tallyhouse_standalone" } as const;
@@ -138,12 +138,7 @@ async function buildServices(input: {
   const { log, analytics, control, clock, tokens: authenticator, secrets } = ports;
   const metrics = createMetrics();
   const shared = { log, analytics, control, authenticator, clock, random: randomShare, logger, metrics };
-  const stream: StreamIdentity = {
-    streamId: STREAM_ID,
-    partitionCount: config.LOG_PARTITIONS,
-    bookingWindowSeconds: config.BOOKING_WINDOW_SECONDS,
-    hashSeed: secrets.hashSeed,
-  };
+  const stream: StreamIdentity = { ...streamOf(config), hashSeed: secrets.hashSeed };
   const { controlKeys } = secrets;
   const [signingKey] = controlKeys;
   const console = await buildConsole(

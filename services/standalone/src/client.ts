@@ -9,6 +9,10 @@ export class ApiError extends Error {
 }
 
 const TIMEOUT_MS = 30_000;
+/** Between two lines of a streamed answer. */
+const LINE_TIMEOUT_MS = 120_000;
+/** One line of a streamed answer. */
+const LINE_LENGTH_MAX = 1_048_576;
 
 /** `TALLYHOUSE_TOKEN`, or the operator's token of the data folder; null when there is neither. */
 export function tokenOf(env: Environment): string | null {
@@ -20,6 +24,50 @@ export async function callApi<Answer>(
   env: Environment,
   request: { method: "GET" | "POST"; path: string; body?: unknown },
 ): Promise<Answer> {
+  const answer = await send(env, { ...request, signal: AbortSignal.timeout(TIMEOUT_MS) });
+  const text = await answer.text();
+  if (!answer.ok) throw new ApiError(problemText(answer.status, text));
+  return parseJson(text) as Answer;
+}
+
+/**
+ * Sends JSON and yields the lines of an NDJSON answer as they arrive.
+ * @throws {ApiError} also when no line came for two minutes.
+ */
+export async function* streamApi<Line>(
+  env: Environment,
+  request: { path: string; body: unknown },
+): AsyncGenerator<Line> {
+  const stop = new AbortController();
+  const late = (): void => stop.abort();
+  let timer = setTimeout(late, LINE_TIMEOUT_MS);
+  try {
+    const answer = await send(env, { ...request, method: "POST", signal: stop.signal });
+    if (!answer.ok) throw new ApiError(problemText(answer.status, await answer.text()));
+    let rest = "";
+    const decoder = new TextDecoder();
+    for await (const chunk of answer.body ?? []) {
+      clearTimeout(timer);
+      timer = setTimeout(late, LINE_TIMEOUT_MS);
+      const lines = (rest + decoder.decode(chunk as Uint8Array, { stream: true })).split("\n");
+      rest = lines.pop() ?? "";
+      if (rest.length > LINE_LENGTH_MAX) throw new ApiError("the answer has a line without end");
+      for (const line of lines) yield JSON.parse(line) as Line;
+    }
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
+    throw new ApiError("the answer was cut off; try again", { cause: error });
+  } finally {
+    clearTimeout(timer);
+    stop.abort();
+  }
+}
+
+/** @throws {ApiError} without a token, or when nobody answers. */
+async function send(
+  env: Environment,
+  request: { method: "GET" | "POST"; path: string; body?: unknown; signal: AbortSignal },
+): Promise<Response> {
   const base = env["TALLYHOUSE_URL"] ?? `http://127.0.0.1:${env["TALLYHOUSE_PORT"] ?? "8080"}`;
   const folder = env["TALLYHOUSE_DATA"] ?? ".tallyhouse";
   const token = tokenOf(env);
@@ -28,22 +76,18 @@ export async function callApi<Answer>(
       `no token: set TALLYHOUSE_TOKEN, or start Tallyhouse once so that ${folder}/operator-key exists`,
     );
   }
-  let answer: Response;
   try {
-    answer = await fetch(new URL(request.path, base), {
+    return await fetch(new URL(request.path, base), {
       method: request.method,
       headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
       ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: request.signal,
     });
   } catch (error) {
     throw new ApiError(`no answer from ${base}: is Tallyhouse running there? (npm start, or set TALLYHOUSE_URL)`, {
       cause: error,
     });
   }
-  const text = await answer.text();
-  if (!answer.ok) throw new ApiError(problemText(answer.status, text));
-  return parseJson(text) as Answer;
 }
 
 /** One readable text of a problem document, its list of problems included. */

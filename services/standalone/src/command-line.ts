@@ -1,13 +1,14 @@
 /** The one command line, `tallyhouse`. The only file here that touches the process. */
-import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { parseMetersFile, TallyhouseError } from "@tallyhouse/domain";
+import { TallyhouseError } from "@tallyhouse/domain";
+import { pause } from "@tallyhouse/runtime";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
 import { ApiError, callApi } from "./client.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
-import { EVENTS_USAGE, EventsUsageError, runEvents } from "./events-command.ts";
+import { EVENTS_USAGE, runEvents } from "./events-command.ts";
+import { runMeters, UsageError } from "./meters-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
 const USAGE = `tallyhouse: usage in, exact bills out
@@ -21,17 +22,21 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse topic                    make the topic KAFKA_TOPIC on KAFKA_BROKERS, or check the one that is there
   tallyhouse token add                make the service token TALLYHOUSE_INGEST_KEY valid in POSTGRES_URL
   tallyhouse meters check FILE        check a meters file, offline
+      [--against FROM..TO]            and count what its rules would have counted over past usage
   tallyhouse meters diff FILE         what apply would change
-  tallyhouse meters apply FILE        make new meter versions active
+  tallyhouse meters apply FILE        make new meter versions active; a changed one ends its predecessor
+  tallyhouse meters end KEY           end a meter without a successor
+      [--until T]                     default: as early as possible
 ${EVENTS_USAGE}
+  tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
 
-diff, apply and events talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+diff, apply, end, close, events and check --against talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
 
-class UsageError extends Error {
-  override readonly name = "UsageError";
-}
+/** A close is folded within a second where nothing lags; after a minute somebody should look. */
+const CLOSE_ATTEMPTS = 60;
+const CLOSE_POLL_MS = 1_000;
 
 /** Runs the command named by the arguments and sets the exit code: 0 done, 1 refused or failed, 2 wrong usage. */
 export async function runCommandLine(): Promise<void> {
@@ -40,7 +45,6 @@ export async function runCommandLine(): Promise<void> {
   } catch (error) {
     if (
       error instanceof UsageError ||
-      error instanceof EventsUsageError ||
       (error instanceof TypeError && String((error as NodeJS.ErrnoException).code).startsWith("ERR_PARSE_ARGS"))
     ) {
       process.stderr.write(`${error.message}\n\n${USAGE}`);
@@ -69,9 +73,14 @@ async function runCommand(args: readonly string[]): Promise<number> {
       if (rest.join(" ") !== "add") throw new UsageError("token needs add");
       return say(await addToken(process.env));
     case "meters":
-      return meters(rest);
     case "events":
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
+      return runMeters(rest, process.env, {
+        out: (text) => process.stdout.write(text),
+        err: (text) => process.stderr.write(text),
+      });
+    case "stream":
+      return closeStream(rest);
     case undefined:
     case "help":
     case "--help":
@@ -171,48 +180,26 @@ function say(text: string): number {
   return 0;
 }
 
-interface MeterChange {
-  readonly key: string;
-  readonly change: "new" | "new-version" | "old-version" | "unit-only" | "none";
-  readonly version: number;
-  readonly fields?: readonly string[];
-}
-
-async function meters(args: readonly string[]): Promise<number> {
-  const [verb, path, ...more] = args;
-  if ((verb !== "check" && verb !== "diff" && verb !== "apply") || path === undefined || more.length > 0) {
-    throw new UsageError("meters needs check, diff or apply, and one file");
-  }
-  const file = readText(path);
-  const reading = parseMetersFile(file);
-  if (reading.kind === "problems") {
-    for (const { line, field, rule } of reading.problems)
-      process.stderr.write(`${path}:${line}: ${field === "" ? "" : `${field}: `}${rule}\n`);
-    return 1;
-  }
-  if (verb === "check") {
-    process.stdout.write(`${path}: ${reading.rules.length} meters, no problem\n`);
-    return 0;
-  }
-  const query = verb === "apply" ? "?wait=10s" : "";
-  const { changes } = await callApi<{ changes: readonly MeterChange[] }>(process.env, {
-    method: "POST",
-    path: `/admin/v1/meters/${verb}${query}`,
-    body: { file },
-  });
-  for (const { key, change, version, fields } of changes) {
-    process.stdout.write(
-      `${change.padEnd(12)} ${key} v${version}${fields && fields.length > 0 ? ` (${fields.join(", ")})` : ""}\n`,
-    );
-  }
-  return 0;
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw new UsageError(`cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`);
+/** Asks until every partition has folded its close, then says what comes next. */
+async function closeStream(args: readonly string[]): Promise<number> {
+  const [verb, number = "", ...more] = args;
+  if (verb !== "close" || !/^\d{1,5}$/.test(number) || more.length > 0)
+    throw new UsageError("stream needs close, and the stream's number (STREAM_ID, 1 unless it was set)");
+  for (let attempt = 1; ; attempt += 1) {
+    const { state, partitions, closedPartitions } = await callApi<Record<string, string | number>>(process.env, {
+      method: "POST",
+      path: "/admin/v1/stream/close",
+      body: { stream: Number(number) },
+    });
+    if (state === "closed")
+      return say(`Stream ${number} is closed. The next one names it: STREAM_PREDECESSORS=${number}:${partitions}`);
+    if (attempt === CLOSE_ATTEMPTS) {
+      process.stderr.write(
+        `closed in ${closedPartitions} of ${partitions} partitions: ask again when the rest is folded\n`,
+      );
+      return 1;
+    }
+    await pause(CLOSE_POLL_MS, new AbortController().signal);
   }
 }
 

@@ -9,7 +9,8 @@ function portAfter(portNumber: number): number {
 }
 
 /** What standalone reads as the separate services do. */
-const { KAFKA_TOPIC, LOG_PARTITIONS, BOOKING_WINDOW_SECONDS, LOG_LEVEL } = SharedSettingsSchema.shape;
+const { KAFKA_TOPIC, LOG_PARTITIONS, BOOKING_WINDOW_SECONDS, STREAM_ID, STREAM_PREDECESSORS, LOG_LEVEL } =
+  SharedSettingsSchema.shape;
 
 /** Environment of `tallyhouse start`. Parts that it passes on (flush, report, limits) are read by their own schemas. */
 export const StandaloneConfigSchema = z
@@ -17,6 +18,8 @@ export const StandaloneConfigSchema = z
     KAFKA_TOPIC,
     LOG_PARTITIONS,
     BOOKING_WINDOW_SECONDS,
+    STREAM_ID,
+    STREAM_PREDECESSORS,
     LOG_LEVEL,
     /** Folder that holds everything: event log, ClickHouse, PostgreSQL, emulator, keys. One process at a time. */
     TALLYHOUSE_DATA: z.string().default(".tallyhouse"),

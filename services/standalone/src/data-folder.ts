@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { assert, type ControlKey, controlKeyOf, TallyhouseError } from "@tallyhouse/domain";
+import { assert, type ControlKey, controlKeyOf, type StreamPredecessor, TallyhouseError } from "@tallyhouse/domain";
 import { z } from "zod";
 
 /** Secrets of one folder. Lost, identities cannot be recognised again and tokens no longer verify: back the file up. */
@@ -53,8 +53,11 @@ export function openSecrets(folder: string, signingKey: string | undefined): Fol
   };
 }
 
-/** What is fixed for the life of a folder: its results are a function of one stream. */
+/** What is fixed for the life of a stream: its results are a function of it. */
 export interface FolderStream {
+  readonly streamId: number;
+  /** The streams of this folder before it: the secrets, and with them the hash seed, are theirs, too. */
+  readonly predecessors: readonly StreamPredecessor[];
   /** `embedded`, or `kafka` and the topic. */
   readonly log: string;
   /** `embedded` or `server`: the log may have forgotten what only the other store has. */
@@ -72,21 +75,48 @@ const StreamSchema = z.strictObject({
 });
 
 /**
- * Remembers the stream on the first start and holds every later start to it.
- * @throws {TallyhouseError} STREAM_MISMATCH when a setting differs: offsets of one stream mean nothing in another.
+ * Remembers the stream on its first start and holds every later start to it. Each stream has its own file, so that a start of the
+ * next one that came too early leaves the way back open.
+ * @throws {TallyhouseError} STREAM_MISMATCH when a setting differs: offsets of one stream mean nothing in another. CONFIG_INVALID when
+ * the folder's first stream is not named as a predecessor: all it counted could count again.
  */
-export function pinStream(folder: string, wanted: FolderStream): void {
-  const path = join(folder, "stream.json");
-  if (!existsSync(path)) writeDurably(path, JSON.stringify(wanted));
-  const pinned = StreamSchema.parse(JSON.parse(readFileSync(path, "utf8")));
+export function pinStream(folder: string, { streamId, predecessors, ...wanted }: FolderStream): void {
+  const first = readPin(folder, FIRST_STREAM_ID);
+  if (first !== null && streamId !== FIRST_STREAM_ID) {
+    const named = predecessors.find((before) => before.streamId === FIRST_STREAM_ID);
+    if (named?.partitionCount !== first.partitionCount) {
+      const needed = `${FIRST_STREAM_ID}:${first.partitionCount}`;
+      throw new TallyhouseError({
+        code: "CONFIG_INVALID",
+        action: "halt",
+        message: `${folder} holds stream ${needed}: STREAM_ID ${streamId} needs it in STREAM_PREDECESSORS, or what it counted counts again`,
+      });
+    }
+  }
+  if (readPin(folder, streamId) === null) writeDurably(pinPath(folder, streamId), JSON.stringify(wanted));
+  const pinned = readPin(folder, streamId);
+  assert(pinned !== null, "a pin that was written is there");
   for (const name of ["log", "analytics", "partitionCount", "bookingWindowSeconds"] as const) {
     if (pinned[name] === wanted[name]) continue;
     throw new TallyhouseError({
       code: "STREAM_MISMATCH",
       action: "halt",
-      message: `${folder} was begun with ${name} = ${pinned[name]}, and this start asks for ${wanted[name]}: use the old setting or another folder (TALLYHOUSE_DATA)`,
+      message:
+        `${folder} was begun with ${name} = ${pinned[name]}, and this start asks for ${wanted[name]}: use the old setting, begin a new stream ` +
+        "(STREAM_ID, STREAM_PREDECESSORS), or use another folder (TALLYHOUSE_DATA)",
     });
   }
+}
+
+const FIRST_STREAM_ID = 1;
+
+function pinPath(folder: string, streamId: number): string {
+  return join(folder, streamId === FIRST_STREAM_ID ? "stream.json" : `stream-${streamId}.json`);
+}
+
+function readPin(folder: string, streamId: number): z.infer<typeof StreamSchema> | null {
+  const path = pinPath(folder, streamId);
+  return existsSync(path) ? StreamSchema.parse(JSON.parse(readFileSync(path, "utf8"))) : null;
 }
 
 /** The operator's token as kept on disk; null before the first start. */

@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { isJsonObject, type JsonObject, modeOfServiceToken, parseJson } from "@tallyhouse/domain";
 import { type Environment, pause } from "@tallyhouse/runtime";
 import { ApiError, callApi, tokenOf } from "./client.ts";
+import { UsageError } from "./meters-command.ts";
 
 /** Lines of the usage text. */
 export const EVENTS_USAGE = `  tallyhouse events find SOURCE ID --customer C [--mode live|test] [--json]
@@ -21,17 +22,12 @@ const SWEEP_POLL_MS = 500;
 /** A sweep of a large table takes minutes; it goes on when the command stops waiting. */
 const SWEEP_WAIT_POLLS_MAX = 7_200;
 
-/** Wrong use of the command, with a sentence that says what is missing. */
-export class EventsUsageError extends Error {
-  override readonly name = "EventsUsageError";
-}
-
 interface Context {
   readonly env: Environment;
   readonly write: (text: string) => void;
 }
 
-/** Runs `events …`. The exit code: 0 done. @throws {ApiError} what Tallyhouse refuses; {EventsUsageError} wrong use. */
+/** Runs `events …`. The exit code: 0 done. @throws {ApiError} what Tallyhouse refuses; {UsageError} wrong use. */
 export async function runEvents(args: readonly string[], context: Context): Promise<number> {
   const [verb, ...rest] = args;
   const { values, positionals } = parseArgs({
@@ -56,8 +52,9 @@ export async function runEvents(args: readonly string[], context: Context): Prom
       return list(values.customer, { json: values.json, ...context });
     case "sweep":
       return sweep(context);
+    case undefined:
     default:
-      throw new EventsUsageError("events needs find, void, replace, corrections or sweep");
+      throw new UsageError("events needs find, void, replace, corrections or sweep");
   }
 }
 
@@ -70,12 +67,12 @@ interface Identity {
 function identityOf(positionals: readonly string[], customer: string | undefined): Identity {
   const [source, id, ...more] = positionals;
   if (source === undefined || id === undefined || more.length > 0)
-    throw new EventsUsageError('events needs SOURCE and ID; the source is "api" unless the sender named one');
+    throw new UsageError('events needs SOURCE and ID; the source is "api" unless the sender named one');
   return { customer: required("--customer", customer), source, id };
 }
 
 function required(option: string, value: string | undefined): string {
-  if (value === undefined || value === "") throw new EventsUsageError(`${option} is required`);
+  if (value === undefined || value === "") throw new UsageError(`${option} is required`);
   return value;
 }
 
@@ -108,7 +105,7 @@ async function correct(
   const { env, write } = options;
   const reason = required("--reason", options.reason);
   const actor = options.actor ?? userInfo().username;
-  if (verb === "void" && options.event !== undefined) throw new EventsUsageError("--event belongs to replace");
+  if (verb === "void" && options.event !== undefined) throw new UsageError("--event belongs to replace");
   const event = verb === "replace" ? readEvent(required("--event", options.event)) : null;
   const correction = await callApi<ShownCorrection>(env, {
     method: "POST",
@@ -126,16 +123,16 @@ function readEvent(file: string): JsonObject {
   try {
     text = readFileSync(file === "-" ? 0 : file, "utf8");
   } catch (error) {
-    throw new EventsUsageError(`cannot read ${place}: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(`cannot read ${place}: ${error instanceof Error ? error.message : String(error)}`);
   }
   try {
     const event = parseJson(text);
     if (isJsonObject(event)) return event;
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
-    throw new EventsUsageError(`${place} is no JSON: ${error.message}`);
+    throw new UsageError(`${place} is no JSON: ${error.message}`);
   }
-  throw new EventsUsageError(`${place} holds no JSON object`);
+  throw new UsageError(`${place} holds no JSON object`);
 }
 
 async function list(

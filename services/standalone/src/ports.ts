@@ -63,6 +63,8 @@ export async function openPorts(config: StandaloneConfig, logger: Logger): Promi
     const clickhouse = await openAnalytics(config);
     opened.push(() => clickhouse.close());
     pinStream(folder, {
+      streamId: config.STREAM_ID,
+      predecessors: config.STREAM_PREDECESSORS,
       log: config.KAFKA_BROKERS === undefined ? "embedded" : `kafka ${config.KAFKA_TOPIC}`,
       analytics: config.CLICKHOUSE_URL === undefined ? "embedded" : "server",
       partitionCount: config.LOG_PARTITIONS,

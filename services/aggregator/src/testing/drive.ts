@@ -6,7 +6,7 @@ import { turnsUntil } from "./scenario.ts";
 const BATCH_RECORDS = 4;
 
 /**
- * Runs an aggregator by hand: one batch of each partition, a flush, and again, until everything in the log is stored. No timers: the
+ * Runs an aggregator by hand: one batch of each partition, a flush, the backfills that are due, and again, until everything in the log is stored. No timers: the
  * order of calls is the same in every run.
  * @throws what the aggregator failed with.
  */
@@ -15,6 +15,7 @@ export async function driveToEnd(aggregator: Aggregator, log: MemoryLog): Promis
   for (;;) {
     for (let partition = 0; partition < log.partitionCount; partition += 1) await log.deliver(partition, BATCH_RECORDS);
     await aggregator.flush();
+    await aggregator.backfill();
     const isDone = aggregator
       .status()
       .partitions.every(({ partition, storedOffset }) => storedOffset === log.entries(partition).length);

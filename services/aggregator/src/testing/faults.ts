@@ -1,4 +1,5 @@
 import type { EventLog } from "@tallyhouse/domain";
+import type { BackfillStore } from "../backfill-store.ts";
 import type { ResultStore } from "../result-store.ts";
 
 /** Where a process dies around one call: before its effect, after half of it, or after all of it with the answer lost. */
@@ -50,6 +51,7 @@ export function mortal(
           () => store.recordProgress(rows.slice(0, 1)),
         ),
       readProgress: (partition) => fault.around("readProgress", () => store.readProgress(partition)),
+      countIdentities: (query) => fault.around("countIdentities", () => store.countIdentities(query)),
       readIdentities: (query, visit) => fault.around("readIdentities", () => store.readIdentities(query, visit)),
       readControls: (query) => fault.around("readControls", () => store.readControls(query)),
       readRollups: (query) => fault.around("readRollups", () => store.readRollups(query)),
@@ -72,12 +74,34 @@ export function mortal(
   };
 }
 
+/** The backfills' port of the same process. */
+export function mortalBackfills(store: BackfillStore, fault: Fault): BackfillStore {
+  return {
+    readPending: (query) => fault.around("readPending", () => store.readPending(query)),
+    readSlices: (query) => fault.around("readSlices", () => store.readSlices(query)),
+    readPage: (query) => fault.around("readPage", () => store.readPage(query)),
+    insertLane: (table, rows) =>
+      fault.around(
+        `insertLane ${table}`,
+        () => store.insertLane(table, rows),
+        () => store.insertLane(table, rows.slice(0, Math.ceil(rows.length / 2))),
+      ),
+    recordBackfills: (done) =>
+      fault.around(
+        "recordBackfills",
+        () => store.recordBackfills(done),
+        () => store.recordBackfills(done.slice(0, Math.ceil(done.length / 2))),
+      ),
+  };
+}
+
 /** The store, but for some methods. */
 export function storeWith(store: ResultStore, overrides: Partial<ResultStore>): ResultStore {
   return {
     insertRows: (table, rows) => store.insertRows(table, rows),
     recordProgress: (rows) => store.recordProgress(rows),
     readProgress: (partition) => store.readProgress(partition),
+    countIdentities: (query) => store.countIdentities(query),
     readIdentities: (query, visit) => store.readIdentities(query, visit),
     readControls: (query) => store.readControls(query),
     readRollups: (query) => store.readRollups(query),

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
-import { type RawTail, type ResultStore, scaledOf, type StoredIdentity, type StoredRollup } from "../result-store.ts";
+import type { HourOfIdentities, IdentityQuery, VisitIdentities } from "../identity-rows.ts";
+import { type RawTail, type ResultStore, scaledOf, type StoredRollup } from "../result-store.ts";
 import { controlOf, type StoredControl } from "../stored-control.ts";
 import { type ProgressRow, RESULT_COLUMNS, type ResultTable, type Row } from "../tables.ts";
 
@@ -130,17 +131,19 @@ export class ModelStore implements ResultStore {
     );
   }
 
-  async readIdentities(
-    query: { partition: number; belowOffset: number; bookedFrom: number },
-    visit: (identity: StoredIdentity) => void,
-  ): Promise<void> {
-    for (const row of this.rows("identities")) {
-      if (row.logPartition !== query.partition || row.logOffset >= query.belowOffset) continue;
-      if (row.bookedAt < query.bookedFrom) continue;
-      const { fpHigh, fpLow } = row;
-      const fingerprint = { word0: Number(fpHigh & 0xffffffffn), word1: Number(fpHigh >> 32n), word2: fpLow };
-      visit({ fingerprint, bookedAt: row.bookedAt, payloadCheck: row.payloadCheck });
-    }
+  async countIdentities(query: IdentityQuery): Promise<readonly HourOfIdentities[]> {
+    return this.#identitiesOf(query).map(({ bookedAt }) => ({ hour: Math.floor(bookedAt / 3_600), identities: 1 }));
+  }
+
+  async readIdentities(query: IdentityQuery, visit: VisitIdentities): Promise<void> {
+    for (const { fpHigh, fpLow, bookedAt, payloadCheck } of this.#identitiesOf(query))
+      visit(Uint32Array.of(Number(fpHigh & 0xffffffffn), Number(fpHigh >> 32n), fpLow, bookedAt, payloadCheck));
+  }
+
+  #identitiesOf({ partition, belowOffset, bookedFrom }: IdentityQuery): NamedRow<"identities">[] {
+    return this.rows("identities").filter(
+      (row) => row.logPartition === partition && row.logOffset < belowOffset && row.bookedAt >= bookedFrom,
+    );
   }
 
   async readControls(query: { partition: number; belowOffset: number }): Promise<readonly StoredControl[]> {
@@ -152,7 +155,7 @@ export class ModelStore implements ResultStore {
 
   async readRollups(query: { partition: number; bookedFrom: number }): Promise<readonly StoredRollup[]> {
     return this.newestRollups()
-      .filter((row) => row.logPartition === query.partition && row.bookedStart >= query.bookedFrom)
+      .filter((row) => row.lane === 0 && row.logPartition === query.partition && row.bookedStart >= query.bookedFrom)
       .map((row) => ({
         key: { ...row },
         ver: row.ver,

@@ -83,25 +83,24 @@ function recordOf(partition: number, taken: Step, { events, log }: { events: str
   const event = events[offset] ?? textOf(partition, { nth: 0 });
   switch (taken.does) {
     case "usage":
-      return usageOf(partition, taken as Usage);
+      return usageOf(partition, taken);
     case "void":
       return control({ kind: "void", offset, event });
     case "replace":
-      return control({ kind: "replace", offset, event, replacement: textOf(partition, taken as Usage) });
+      return control({ kind: "replace", offset, event, replacement: textOf(partition, taken) });
     case "activate":
+      return control(activation(METERS[taken.meter]));
     case "end": {
-      const version = METERS["meter" in taken ? taken.meter : 0] ?? meterVersion();
-      if (taken.does === "activate") return control(activation(version));
-      const until = formatInstant(NOON + (("minutes" in taken ? taken.minutes : 0) + 40) * 3 * MINUTE_MS);
-      const { mode, meter, version: number } = version;
-      return control({ kind: "meter.end", mode, meter, version: number, until });
+      const { mode, meter, version } = METERS[taken.meter] ?? meterVersion();
+      const until = formatInstant(NOON + (taken.minutes + 40) * 3 * MINUTE_MS);
+      return control({ kind: "meter.end", mode, meter, version, until });
     }
     case "again": {
       const earlier = log.entries(partition)[offset];
       if (earlier === undefined) return control({ kind: "tick" });
       return { partition, key: earlier.key, value: earlier.value, headers: earlier.headers };
     }
-    default:
+    case "tick":
       return control({ kind: "tick" });
   }
 }

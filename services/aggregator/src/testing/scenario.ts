@@ -17,11 +17,14 @@ import {
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { meterVersion, usageEvent } from "@tallyhouse/testkit";
 import { Aggregator } from "../aggregator.ts";
+import type { BackfillStore } from "../backfill-store.ts";
 import { type AggregatorConfig, AggregatorConfigSchema } from "../config.ts";
 import type { PredecessorStore } from "../predecessors.ts";
 import type { ResultStore } from "../result-store.ts";
 import type { FoldContext } from "../fold-context.ts";
 import { createTask, type Task } from "../task.ts";
+import { ModelBackfills, NO_BACKFILLS } from "./model-backfills.ts";
+import { ModelStore } from "./model-store.ts";
 
 export const HOUR_MS = 3_600_000;
 /** A Friday noon: the instant around which the tests' records arrive. */
@@ -109,6 +112,7 @@ export function aggregatorOn(
   ports: {
     log: EventLog;
     store: ResultStore;
+    backfills?: BackfillStore;
     clock?: { now(): number };
     predecessors?: readonly PredecessorStore[];
   },
@@ -117,6 +121,7 @@ export function aggregatorOn(
   return new Aggregator(config(overrides), {
     log: ports.log,
     store: ports.store,
+    backfills: ports.backfills ?? (ports.store instanceof ModelStore ? new ModelBackfills(ports.store) : NO_BACKFILLS),
     predecessors: ports.predecessors ?? [],
     clock: ports.clock ?? new ManualClock(),
     random: () => 0,

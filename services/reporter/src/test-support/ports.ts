@@ -48,7 +48,7 @@ export async function openStores(): Promise<Stores> {
     control: ledger.control,
     async reset() {
       await ledger.reset();
-      for (const table of ["rollup", "progress", "control_records"]) {
+      for (const table of ["rollup", "progress", "control_records", "backfills"]) {
         await clickhouse.store.execute(`TRUNCATE TABLE ${table}`);
       }
     },

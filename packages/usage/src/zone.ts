@@ -1,6 +1,7 @@
 /** Local calendars: which instants make an hour, a day or a month of an IANA time zone. */
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS, WINDOW_MS } from "@tallyhouse/domain";
 
+/** Every length of rows. */
 export const USAGE_WINDOWS = ["15m", "hour", "day", "month", "total"] as const;
 /** Length of an answer's rows. `total` is one row over the whole range. */
 export type UsageWindow = (typeof USAGE_WINDOWS)[number];
@@ -18,6 +19,13 @@ export interface Zone {
   readonly segments: readonly ZoneSegment[];
 }
 
+/** One segment without an offset. */
+export const UTC: Zone = {
+  name: "UTC",
+  segments: [{ startAt: Number.NEGATIVE_INFINITY, endAt: Number.POSITIVE_INFINITY, offsetMs: 0 }],
+};
+
+/** A zone, or the rule that it broke. */
 export type ZoneReading =
   | { readonly kind: "zone"; readonly zone: Zone }
   | { readonly kind: "refused"; readonly rule: string };

@@ -1,0 +1,37 @@
+export { chooseDefinition, isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
+export type { MeterPlace, StreamSize } from "./meter-places.ts";
+export type { Refusal, UsageGroup, UsageQuestion } from "./question.ts";
+export {
+  type CustomersQuestion,
+  type CustomersReading,
+  type CustomerTotal,
+  readCustomerTotals,
+} from "./read-customers.ts";
+export { readUsageGroups, type UsageReading } from "./read-usage.ts";
+export {
+  cutOf,
+  type LateUsage,
+  lateUsage,
+  readSeal,
+  readSealedTotals,
+  readVersionVector,
+  sealDigest,
+  type SealedQuestion,
+  type SealedReading,
+  type SealedStream,
+  type SealedTotals,
+  type SealState,
+  sealText,
+} from "./seal.ts";
+export { type Part, quantityOfDecimal, Tally } from "./tally.ts";
+export { readWatermark } from "./watermark.ts";
+export {
+  formatLocal,
+  readZone,
+  USAGE_WINDOWS,
+  UTC,
+  type UsageWindow,
+  type Zone,
+  type ZoneReading,
+  type ZoneSegment,
+} from "./zone.ts";
