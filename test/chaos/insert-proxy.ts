@@ -97,7 +97,7 @@ export class InsertProxy {
     for await (const piece of request) pieces.push(piece as Buffer);
     const { method, url: path, headers } = request;
     const asked = { method, path, headers, body: Buffer.concat(pieces) };
-    const insertInto = INSERT.exec(new URL(path ?? "/", "http://proxy").searchParams.get("query") ?? "")?.[1];
+    const insertInto = INSERT.exec(statementOfUrl(path))?.[1];
     if (insertInto !== undefined && performance.now() < this.#refusesUntil) {
       response.writeHead(500, { "X-ClickHouse-Exception-Code": "252" }).end(TOO_MANY_PARTS);
       return;
@@ -204,10 +204,12 @@ async function answerOf(upstream: ClientRequest): Promise<Answer> {
 
 function fits(trap: Omit<Trap, "stage">, asked: Asked, insertInto: string | undefined): boolean {
   if (trap.statement === "insert") return insertInto === trap.table;
-  return insertInto === undefined && readsFrom(asked.body, trap.table);
+  if (insertInto !== undefined) return false;
+  // A statement stands in the body, or in the URL.
+  const statement = `${statementOfUrl(asked.path)} ${asked.body.subarray(0, STATEMENT_BYTES_MAX).toString("latin1")}`;
+  return new RegExp(String.raw`\bFROM ${trap.table}\b`).test(statement);
 }
 
-function readsFrom(body: Buffer, table: string): boolean {
-  const statement = body.subarray(0, STATEMENT_BYTES_MAX).toString("latin1");
-  return new RegExp(String.raw`\bFROM ${table}\b`).test(statement);
+function statementOfUrl(path: string | undefined): string {
+  return new URL(path ?? "/", "http://proxy").searchParams.get("query") ?? "";
 }
