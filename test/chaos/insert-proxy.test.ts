@@ -92,6 +92,14 @@ test("sent twice: the server sees two, the client one answer", async () => {
   expect(arrived).toEqual([ROWS, ROWS]);
 });
 
+test("a request that dies before its answer leaves the trap for the next one", async () => {
+  const isSprung = proxy.set({ statement: "insert", table: "rollup", stage: "answered", act: () => "go-on" }, 5_000);
+  server.once("connection", (socket) => socket.destroy());
+  expect(await insertInto("rollup").catch(() => "no answer")).toBe("no answer");
+  expect(await insertInto("rollup")).toBe("answer 1");
+  expect(await isSprung).toBe(true);
+});
+
 test("refusing for a while answers with the engine's own code", async () => {
   proxy.refuseInserts(60_000);
   expect(await insertInto("rollup")).toContain("Code: 252");

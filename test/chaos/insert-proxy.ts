@@ -97,22 +97,31 @@ export class InsertProxy {
     for await (const piece of request) pieces.push(piece as Buffer);
     const { method, url: path, headers } = request;
     const asked = { method, path, headers, body: Buffer.concat(pieces) };
-    const insertInto = INSERT.exec(new URL(path ?? "/", "http://proxy").searchParams.get("query") ?? "")?.[1];
+    const insertInto = INSERT.exec(statementOfUrl(path))?.[1];
     if (insertInto !== undefined && performance.now() < this.#refusesUntil) {
       response.writeHead(500, { "X-ClickHouse-Exception-Code": "252" }).end(TOO_MANY_PARTS);
       return;
     }
-    const trap = this.#take(asked, insertInto);
-    if (trap === null) await this.#relay(this.#open(asked), { asked, response });
-    else await this.#spring(trap, asked, response);
+    const trap = this.#take(({ stage, ...trap }) => stage !== "answered" && fits(trap, asked, insertInto));
+    if (trap !== null) {
+      await this.#spring(trap, asked, response);
+      return;
+    }
+    const upstream = this.#open(asked);
+    upstream.end(asked.body);
+    const answer = await answerOf(upstream);
+    if (answer.status >= 400) this.failures += 1;
+    // Looked for only now: a request that dies on its way springs nothing.
+    const late = this.#take(({ stage, ...trap }) => stage === "answered" && fits(trap, asked, insertInto));
+    const verdict = (await late?.act()) ?? "go-on";
+    if (verdict === "twice") await this.#repeat(asked);
+    if (verdict === "cut") response.destroy();
+    else response.writeHead(answer.status, answer.headers).end(answer.body);
   }
 
-  #take(asked: Asked, insertInto: string | undefined): Trap | null {
+  #take(isWanted: (trap: Trap) => boolean): Trap | null {
     for (const entry of this.#traps) {
-      const { statement, table } = entry.trap;
-      const fits =
-        statement === "insert" ? insertInto === table : insertInto === undefined && readsFrom(asked.body, table);
-      if (!fits) continue;
+      if (!isWanted(entry.trap)) continue;
       this.#traps.delete(entry);
       entry.taken();
       return entry.trap;
@@ -120,44 +129,33 @@ export class InsertProxy {
     return null;
   }
 
+  /** Calls `act` whatever becomes of the request: whoever set the trap waits for it. */
   async #spring(trap: Trap, asked: Asked, response: ServerResponse): Promise<void> {
-    if (trap.stage === "before") {
-      const verdict = await trap.act();
-      if (verdict === "cut") response.destroy();
-      else await this.#relay(this.#open(asked), { asked, response });
-      return;
-    }
-    const upstream = this.#open(asked);
-    if (trap.stage === "half") {
-      const half = Math.floor(asked.body.length / 2);
-      upstream.write(asked.body.subarray(0, half));
-      const verdict = await trap.act();
-      if (verdict === "half-close") await halfClose(upstream);
-      if (verdict === "go-on") {
-        await this.#relay(upstream, { asked: { ...asked, body: asked.body.subarray(half) }, response });
-        return;
-      }
-      if (verdict === "cut") upstream.destroy();
-      response.destroy();
-      return;
-    }
-    const answered = answerOf(upstream);
-    // Marked as handled: it is awaited below, after `act`.
-    answered.catch(() => undefined);
-    upstream.end(asked.body);
-    if (trap.stage === "answered") await answered;
+    const sentBytes = { before: 0, half: Math.floor(asked.body.length / 2), sent: asked.body.length, answered: 0 };
+    const upstream = trap.stage === "before" ? null : this.#open(asked);
+    const sent = asked.body.subarray(0, sentBytes[trap.stage]);
+    if (trap.stage === "sent") upstream?.end(sent);
+    else upstream?.write(sent);
+    const early = upstream === null ? null : answerOf(upstream);
+    // It may be rejected before it is awaited below, after `act`.
+    early?.catch(() => undefined);
     const verdict = await trap.act();
-    if (verdict === "cut") {
+    if (verdict === "half-close" && upstream !== null) await halfClose(upstream);
+    if (verdict === "cut" && trap.stage === "half") upstream?.destroy();
+    if (verdict !== "go-on") {
       response.destroy();
       return;
     }
-    const answer = await answered;
-    if (verdict === "twice") {
-      const again = this.#open(asked);
-      again.end(asked.body);
-      await answerOf(again);
-    }
-    response.writeHead(answer.status, answer.headers).end(answer.body);
+    const last = upstream ?? this.#open(asked);
+    if (trap.stage !== "sent") last.end(asked.body.subarray(sent.length));
+    const { status, headers, body } = await (early ?? answerOf(last));
+    response.writeHead(status, headers).end(body);
+  }
+
+  async #repeat(asked: Asked): Promise<void> {
+    const again = this.#open(asked);
+    again.end(asked.body);
+    await answerOf(again);
   }
 
   #open({ method, path, headers, body }: Asked): ClientRequest {
@@ -172,17 +170,6 @@ export class InsertProxy {
     });
     upstream.on("error", () => undefined);
     return upstream;
-  }
-
-  async #relay(
-    upstream: ClientRequest,
-    { asked, response }: { asked: Asked; response: ServerResponse },
-  ): Promise<void> {
-    const answered = answerOf(upstream);
-    upstream.end(asked.body);
-    const { status, headers, body } = await answered;
-    if (status >= 400) this.failures += 1;
-    response.writeHead(status, headers).end(body);
   }
 }
 
@@ -215,7 +202,14 @@ async function answerOf(upstream: ClientRequest): Promise<Answer> {
   return { status: answer.statusCode ?? 502, headers, body: Buffer.concat(pieces) };
 }
 
-function readsFrom(body: Buffer, table: string): boolean {
-  const statement = body.subarray(0, STATEMENT_BYTES_MAX).toString("latin1");
-  return new RegExp(String.raw`\bFROM ${table}\b`).test(statement);
+function fits(trap: Omit<Trap, "stage">, asked: Asked, insertInto: string | undefined): boolean {
+  if (trap.statement === "insert") return insertInto === trap.table;
+  if (insertInto !== undefined) return false;
+  // A statement stands in the body, or in the URL.
+  const statement = `${statementOfUrl(asked.path)} ${asked.body.subarray(0, STATEMENT_BYTES_MAX).toString("latin1")}`;
+  return new RegExp(String.raw`\bFROM ${trap.table}\b`).test(statement);
+}
+
+function statementOfUrl(path: string | undefined): string {
+  return new URL(path ?? "/", "http://proxy").searchParams.get("query") ?? "";
 }

@@ -1,4 +1,4 @@
-/** How long after a fault each partition's progress covers what was in the log before it. */
+/** How long after a fault each partition's progress covers what was in the log before it, and one record more. */
 import type { AnalyticsStore, EventLog } from "@tallyhouse/domain";
 import { pause } from "@tallyhouse/runtime";
 
@@ -62,7 +62,8 @@ export class RecoveryWatch {
 
   /** Starts the clock of a fault that happens now. */
   note(name: string, ends: readonly number[] = this.#ends): void {
-    const target = [...ends];
+    // One more: a broker's death leaves what it had delivered, and only a record after it shows that the partition moves.
+    const target = ends.map((end) => end + 1);
     const open = new Set(target.keys());
     this.#watched.add({ name, startedAt: performance.now(), target, open });
   }

@@ -114,11 +114,12 @@ export async function killAtCall(
   const tracer = spawn("strace", ["-p", String(server.pid), ...injection(call, k)], { stdio: "ignore" });
   const tracerEnd = once(tracer, "exit");
   let isLate = false;
+  // time passes here: the bound of a wait.
   const timer = setTimeout(() => {
     isLate = true;
     // SIGTERM: strace lets the server go before it ends.
     tracer.kill("SIGTERM");
-  }, timeoutMs); // time passes here: the bound of a wait.
+  }, timeoutMs);
   await Promise.race([tracerEnd, server.ended()]);
   clearTimeout(timer);
   await tracerEnd;
