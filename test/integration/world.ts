@@ -109,8 +109,9 @@ export async function startWorld(input: {
     CALL_RATE_PER_SECOND: "2000",
     ...input.settings,
   };
+  const client = { TALLYHOUSE_URL: urlOf("gateway1"), TALLYHOUSE_TOKEN: token };
   const command = async (args: readonly string[]): Promise<string> =>
-    (await promisify(execFile)(process.execPath, [COMMAND, ...args], { env })).stdout;
+    (await promisify(execFile)(process.execPath, [COMMAND, ...args], { env: { ...env, ...client } })).stdout;
   await Promise.all([command(["migrate"]), command(["topic"])]);
   await command(["token", "add"]);
   const envOf = (each: ProcessName) => ({ ...env, ...input.settingsOf?.(each, env) });
