@@ -15,7 +15,7 @@ export interface LocalServer {
   readonly pid: number;
   /** Orderly stop; SIGKILL after 15 s. Safe to repeat. */
   stop(): Promise<void>;
-  /** SIGKILL at once. */
+  /** SIGKILL at once; also to one that is still starting, whose start then rejects. */
   kill(): void;
   /** Resolves when the process that runs now has ended, whoever ended it. */
   ended(): Promise<void>;
@@ -47,7 +47,13 @@ export interface ServerRecipe {
  * @throws {Error} when it ends before it answers, or does not within 60 s, with the end of its log.
  */
 export async function startServer(recipe: ServerRecipe): Promise<LocalServer> {
-  let child = await startUntilAnswering(recipe);
+  let child: ChildProcess;
+  // Noted at once, so that kill() reaches a server that is still starting.
+  const start = (from: ServerRecipe): Promise<void> =>
+    startUntilAnswering(from, (spawned) => {
+      child = spawned;
+    });
+  await start(recipe);
 
   const stop = async (): Promise<void> => {
     if (hasEnded(child)) return;
@@ -73,7 +79,7 @@ export async function startServer(recipe: ServerRecipe): Promise<LocalServer> {
       if (child.killed && !hasEnded(child)) await once(child, "exit");
       await stop();
       const [command = "", ...args] = [...wrapper, recipe.command, ...recipe.args];
-      child = await startUntilAnswering({ ...recipe, command, args });
+      await start({ ...recipe, command, args });
     },
   };
 }
@@ -83,9 +89,10 @@ function hasEnded(child: ChildProcess): boolean {
   return child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
 }
 
-async function startUntilAnswering(recipe: ServerRecipe): Promise<ChildProcess> {
+async function startUntilAnswering(recipe: ServerRecipe, note: (child: ChildProcess) => void): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT_MS;
   let child = await spawnServer(recipe);
+  note(child);
   while (!(await recipe.isAnswering())) {
     const isLate = performance.now() > deadline;
     if (hasEnded(child) || isLate) {
@@ -94,10 +101,10 @@ async function startUntilAnswering(recipe: ServerRecipe): Promise<ChildProcess> 
       if (isLate || recipe.passingFailure?.test(tail) !== true)
         throw new Error(`${recipe.name} does not answer; its log ${recipe.logPath} ends:\n${tail}`);
       child = await spawnServer(recipe);
+      note(child);
     }
     await sleep(PROBE_PAUSE_MS);
   }
-  return child;
 }
 
 async function spawnServer({ command, args, logPath }: ServerRecipe): Promise<ChildProcess> {

@@ -32,7 +32,15 @@ const CALL_NUMBER_MAX: Readonly<Record<SystemCall, number>> = {
   mkdir: 8,
   unlink: 8,
 };
-const START_CALL_NUMBER_MAX = 200;
+/** Fewer: of one thread, until it answers. */
+const START_CALL_NUMBER_MAX: Readonly<Record<SystemCall, number>> = {
+  rename: 2,
+  fdatasync: 3,
+  write: 20,
+  openat: 200,
+  mkdir: 3,
+  unlink: 3,
+};
 const RECOVERY_KILL_MAX_MS = 1_200;
 const TWIN_MS = 10_000;
 const REFUSE_MS = 3_000;
@@ -221,14 +229,14 @@ export class Faults {
   /** Dies once more: at a call of its start, or at a random moment of it where it makes no such call. */
   async #killInRecovery(call: SystemCall, random: () => number): Promise<void> {
     const { clickhouse } = this.#target.servers;
-    const wrapper = dyingAt(call, 1 + Math.floor(random() * START_CALL_NUMBER_MAX));
+    const wrapper = dyingAt(call, 1 + Math.floor(random() * START_CALL_NUMBER_MAX[call]));
     let hasStarted = true;
     const starting = clickhouse.restart(wrapper).catch(() => {
       // It died on its way.
       hasStarted = false;
     });
-    // time passes here: the moment of the second kill.
-    await Promise.race([starting, pause((1 + random()) * RECOVERY_KILL_MAX_MS)]);
+    // time passes here: the moment of the second kill, where no call brings it.
+    await pause((0.2 + random()) * RECOVERY_KILL_MAX_MS);
     clickhouse.kill();
     this.sigkills += 1;
     await starting;
