@@ -162,6 +162,20 @@ describe("void", () => {
     expect(late.body["detail"]).toMatch(/too_late, invalid \(METER_VALUE_INVALID:m\), last at 1\/3\/78/);
   });
 
+  it("G3 refuses usage that a meter's backfill would have left out", async () => {
+    const bookedDaysAgo = async (days: number) => {
+      const entry = await given();
+      const row = { ...rawRowOf(entry), bookedAt: NOON - days * 86_400_000 };
+      await world.analytics.execute(
+        `ALTER TABLE raw_events DELETE WHERE logOffset = ${entry.offset} SETTINGS mutations_sync = 2`,
+      );
+      await world.analytics.insert({ table: "raw_events", columns: Object.keys(row), rows: [Object.values(row)] });
+      return voided(entry);
+    };
+    expect(problem(await bookedDaysAgo(389.1))).toBe("409 CORRECTION_CONFLICT");
+    expect((await bookedDaysAgo(388.9)).status).toBe(202);
+  });
+
   it("refuses what stands in an older stream, and what counted twice", async () => {
     const old = await given();
     await world.analytics.execute(

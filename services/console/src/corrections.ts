@@ -2,6 +2,8 @@
 import {
   type AnalyticsStore,
   assert,
+  BACKFILL_SPAN_MS,
+  DAY_MS,
   type ControlStore,
   encodeUsageEvent,
   formatInstant,
@@ -64,8 +66,18 @@ export async function correctEvent(ports: CorrectionPorts, request: CorrectionRe
     const detail = `this usage event stands in stream ${target.row.stream}, which is closed; only those of stream ${ports.stream.streamId} can be corrected`;
     return conflict(detail);
   }
+  if (target.row.bookedAt < ports.clock.now() - CORRECTABLE_MS) {
+    const detail = `this usage event was booked at ${formatInstant(target.row.bookedAt)}: one of more than 389 days ago can no longer be corrected`;
+    return conflict(detail);
+  }
   return correctRow(ports, { target, request });
 }
+
+/**
+ * A void takes back from every meter of its day, and one that was activated meanwhile counts no older usage than its backfill's span:
+ * of older usage it would take back what it never had. A day less, for a record that waits in the outbox.
+ */
+const CORRECTABLE_MS = BACKFILL_SPAN_MS - DAY_MS;
 
 /** A counted row, and what was done to it: `foreign` is known to the log and not to this control store. */
 export interface CountedRow {
