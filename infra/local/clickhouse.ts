@@ -2,7 +2,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
-import { freePort, type LocalServer, startServer } from "./local-server.ts";
+import { freePort } from "./free-port.ts";
+import { type LocalServer, startServer } from "./local-server.ts";
 
 const PROBE_TIMEOUT_MS = 1_000;
 /** Each statement that runs holds one thread of Node's pool, and files need some too: 8 statements + 8. */

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { kafkaJars } from "./kafka-jars.ts";
 import { answersMetadata } from "./kafka-probe.ts";
-import { freePort, type LocalServer, startServer } from "./local-server.ts";
+import { freePort } from "./free-port.ts";
+import { type LocalServer, startServer } from "./local-server.ts";
 
 const HEAP = "-Xmx512m";
 

@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { open, readFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const START_TIMEOUT_MS = 60_000;
@@ -117,16 +116,4 @@ async function spawnServer({ command, args, logPath }: ServerRecipe): Promise<Ch
   child.once("exit", () => process.off("exit", killOnExit));
   child.on("error", killOnExit);
   return child;
-}
-
-/** A port on the loopback address that nobody uses now. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no free port");
-  return address.port;
 }

@@ -4,7 +4,8 @@ import { access, chown, mkdir, readdir, readFile, rename, rm, writeFile } from "
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { installDebianPackage } from "./debian-package.ts";
-import { freePort, type LocalServer, startServer } from "./local-server.ts";
+import { freePort } from "./free-port.ts";
+import { type LocalServer, startServer } from "./local-server.ts";
 
 /** Where Debian and Ubuntu keep the programs, one folder for each major version. */
 const PROGRAMS = "/usr/lib/postgresql";

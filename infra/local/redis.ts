@@ -4,7 +4,8 @@ import { createConnection } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { installDebianPackage } from "./debian-package.ts";
-import { freePort, type LocalServer, startServer } from "./local-server.ts";
+import { freePort } from "./free-port.ts";
+import { type LocalServer, startServer } from "./local-server.ts";
 
 const PROBE_TIMEOUT_MS = 1_000;
 

@@ -1,12 +1,12 @@
 /** Carries out the faults of a plan on a running world. */
 import { randomUUID } from "node:crypto";
+import { freePort } from "@tallyhouse/infra/local/free-port.ts";
 import { type TopicOffsets } from "./group-offsets.ts";
 import type { LocalServer } from "@tallyhouse/infra/local/local-server.ts";
 import { pause } from "@tallyhouse/runtime";
 import { seededRandom } from "@tallyhouse/standalone/demo";
 import { until } from "@tallyhouse/testkit";
 import type { ProcessName, World } from "../integration/world.ts";
-import { freePort } from "../support/free-port.ts";
 import { SupervisedProcess } from "../support/supervised-process.ts";
 import type { InsertProxy, Verdict } from "./insert-proxy.ts";
 import { type Killed, nameOf, type PlannedFault, type Point, type SystemCall } from "./plan.ts";

@@ -1,8 +1,8 @@
 /** The proxy does to a request what it says, and nothing to the others. */
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
+import { freePort } from "@tallyhouse/infra/local/free-port.ts";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { freePort } from "../support/free-port.ts";
 import { InsertProxy, type Trap, type Verdict } from "./insert-proxy.ts";
 import type { Stage } from "./plan.ts";
 

@@ -12,7 +12,7 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
-import { freePort } from "../support/free-port.ts";
+import { freePort } from "@tallyhouse/infra/local/free-port.ts";
 import type { Stage } from "./plan.ts";
 
 /** What becomes of a trapped request once the trap's `act` has resolved. */

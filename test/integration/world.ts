@@ -13,10 +13,10 @@ import { promisify } from "node:util";
 import { openClickHouse } from "@tallyhouse/clickhouse";
 import type { AnalyticsStore, ControlStore, EventLog } from "@tallyhouse/domain";
 import { deleteTopic, openKafkaLog } from "@tallyhouse/eventlog";
+import { freePort } from "@tallyhouse/infra/local/free-port.ts";
 import { openPostgres } from "@tallyhouse/postgres";
 import { applyMeters } from "@tallyhouse/standalone/demo";
 import { until } from "@tallyhouse/testkit";
-import { freePort } from "../support/free-port.ts";
 import { type ProcessSettings, SupervisedProcess } from "../support/supervised-process.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
