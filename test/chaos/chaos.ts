@@ -29,6 +29,7 @@ const FAULTS_AT_ONCE_MAX = 4;
 const WAIT_MS = 50;
 const RECOVERY_MAX_MS = 600_000;
 const MINUTE_MS = 60_000;
+const EVENTS_PER_FAULT = 10_000;
 
 // One listener for each process and server, so that none outlives a run that dies.
 process.setMaxListeners(100);
@@ -47,7 +48,9 @@ const print = (line: string): void => {
   process.stdout.write(`${line}\n`);
 };
 
-const plan = planFaults(options).slice(options.fromKill);
+const wholePlan = planFaults(options);
+const eventsPerFault = options.events === 0 ? EVENTS_PER_FAULT : Math.ceil(options.events / wholePlan.length);
+const plan = wholePlan.slice(options.fromKill);
 const tally = newTally(options);
 const endsAt = options.minutes === 0 ? Number.POSITIVE_INFINITY : performance.now() + options.minutes * MINUTE_MS;
 for (let first = 0; first < plan.length && performance.now() < endsAt; first += options.worldKills) {
@@ -161,14 +164,13 @@ async function carryOut(
   planned: readonly PlannedFault[],
   { faults, load, tally }: { faults: Faults; load: ChaosLoad; tally: Tally },
 ): Promise<void> {
-  const eventsPerKill = Math.ceil(options.events / options.kills);
   const active = new Set<Promise<void>>();
   let failure: unknown = null;
   for (const [index, fault] of planned.entries()) {
-    load.allow((index + 2) * eventsPerKill);
+    load.allow((index + 2) * eventsPerFault);
     // time passes here: the moment of a fault is random.
     await pause(2 * fault.gapShare * options.gapMs);
-    while (load.made < index * eventsPerKill || active.size >= FAULTS_AT_ONCE_MAX) {
+    while (load.made < index * eventsPerFault || active.size >= FAULTS_AT_ONCE_MAX) {
       // time passes here: the plan's ratio of faults to usage events, and its bound of faults at once.
       await pause(WAIT_MS);
       if (failure !== null) break;

@@ -10,7 +10,7 @@ export interface ChaosOptions {
   readonly each: number;
   /** Ends earlier when the time is up; 0 is no bound. */
   readonly minutes: number;
-  /** Usage events of the whole plan, spread evenly over its kills; the load waits when it is ahead. */
+  /** Usage events of the whole plan, spread evenly over its faults; the load waits when it is ahead. 0 is 10,000 a fault. */
   readonly events: number;
   readonly ratePerSecond: number;
   /** Mean time between two faults. They overlap. */
@@ -32,7 +32,6 @@ const NAMES = {
   "gap-ms": 4_000,
   "world-kills": 200,
 } as const;
-const EVENTS_PER_KILL = 10_000;
 
 /** Reads the command line. @throws {Error} naming the option that is wrong. */
 export function chaosOptions(args: readonly string[]): ChaosOptions {
@@ -48,15 +47,13 @@ export function chaosOptions(args: readonly string[]): ChaosOptions {
     if (!/^\d{1,10}$/.test(text)) throw new Error(`--${name} takes a whole number, not ${text}`);
     return Number(text);
   };
-  const each = whole("each");
-  const kills = whole("kills");
   return {
     seed: whole("seed"),
-    kills,
+    kills: whole("kills"),
     fromKill: whole("from-kill"),
-    each,
+    each: whole("each"),
     minutes: whole("minutes"),
-    events: whole("events") === 0 ? EVENTS_PER_KILL * kills : whole("events"),
+    events: whole("events"),
     ratePerSecond: whole("rate"),
     gapMs: whole("gap-ms"),
     worldKills: whole("world-kills"),
