@@ -31,6 +31,8 @@ const RECOVERY_MAX_MS = 600_000;
 const MINUTE_MS = 60_000;
 const EVENTS_PER_FAULT = 10_000;
 
+// Faults take hold of processes of this machine: strace, SIGSTOP, a disk of their own.
+process.env["LOCAL_SERVERS"] = "processes";
 // One listener for each process and server, so that none outlives a run that dies.
 process.setMaxListeners(100);
 // An exit that is asked for ends them too.
