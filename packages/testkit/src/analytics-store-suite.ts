@@ -1,6 +1,7 @@
 import { type AnalyticsStore, type AnalyticsValue, type TallyhouseError } from "@tallyhouse/domain";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { testInserts } from "./analytics-insert-suite.ts";
 
 /** An opened analytics store under test. */
 export interface OpenedAnalyticsStore {
@@ -394,6 +395,8 @@ export function describeAnalyticsStore(name: string, open: () => Promise<OpenedA
       ];
       for (const attempt of refused) await expect(attempt()).rejects.toMatchObject({ name: "InvariantError" });
     });
+
+    testInserts(() => store);
 
     test("G1 closing and opening again keeps everything", async () => {
       await insert([row(900, { text: "still here" })]);
