@@ -32,6 +32,14 @@ export interface KafkaLogOptions extends KafkaClientOptions {
    * named after `groupId`; a successor starts at once instead of waiting for the old member's session.
    */
   readonly ownership: "group" | "fixed";
+  /**
+   * With ownership `group`: what this process is called among those of the group, the same after every restart. It dismisses
+   * members of that name before it joins: they are what a kill left of it, and the group would wait a session for each. Two
+   * living processes of one name dismiss each other at each start, and join again. Default: nobody is dismissed.
+   */
+  readonly instance?: string;
+  /** How long the group waits for a silent member of ours, at most. Default 10 s. */
+  readonly sessionTimeoutMs?: number;
   /** Bytes accepted and not yet acknowledged; appends wait beyond. Default 16 MiB. */
   readonly bytesInFlightMax?: number;
 }
@@ -42,7 +50,7 @@ export interface KafkaLogOptions extends KafkaClientOptions {
  *   another version. LOG_UNAVAILABLE (retry): no broker answers.
  */
 export async function openKafkaLog(options: KafkaLogOptions): Promise<OpenedEventLog> {
-  const kafka = createKafka(options);
+  const kafka = createKafka({ ...options, clientId: memberName(options) ?? options.clientId });
   const log = new KafkaLog(options, kafka);
   try {
     await log.open();
@@ -52,6 +60,11 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<OpenedEven
     throw unavailable(`Kafka at ${options.brokers.join(", ")} does not answer`, error);
   }
   return { log, failed: log.failed, close: () => log.close() };
+}
+
+/** The client id is what a broker tells of a member besides an id of its own making. */
+function memberName({ clientId, instance, ownership }: KafkaLogOptions): string | null {
+  return instance === undefined || ownership === "fixed" ? null : `${clientId}.${instance}`;
 }
 
 class KafkaLog implements EventLog {
@@ -108,6 +121,8 @@ class KafkaLog implements EventLog {
       partitionCount,
       groupId: ownership === "fixed" ? `${groupId}.${randomUUID()}` : groupId,
       ownership,
+      namesake: memberName(this.#options),
+      sessionTimeoutMs: this.#options.sessionTimeoutMs,
       subscriber,
       allBounds: () => this.#bounds.all(),
       fail: this.#rejectFailed,

@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type LogBounds, type LogSubscriber, TallyhouseError } from "@tallyhouse/domain";
 import type { Logger } from "@tallyhouse/runtime";
-import type { Consumer, EachBatchPayload, Kafka } from "kafkajs";
+import kafkajs, { type Cluster, type Consumer, type EachBatchPayload, type Kafka } from "kafkajs";
 import { FIXED_ASSIGNER } from "./kafka-assigner.ts";
 import { KAFKA_RETRY, unavailable } from "./kafka-client.ts";
+import { dismissNamesakes } from "./kafka-dismissal.ts";
 import { markerRange, toEntries } from "./kafka-entries.ts";
 import { KafkaFeed } from "./kafka-feed.ts";
 import { ConsumerWatchdog, type PartitionLag } from "./kafka-watchdog.ts";
@@ -32,6 +33,10 @@ export interface KafkaReaderInput {
   readonly partitionCount: number;
   readonly groupId: string;
   readonly ownership: "group" | "fixed";
+  /** What members of the group are called that this process left there when it died; null when nobody is known to be ours. */
+  readonly namesake: string | null;
+  /** See KafkaLogOptions. */
+  readonly sessionTimeoutMs: number | undefined;
   readonly subscriber: LogSubscriber;
   readonly allBounds: () => Promise<ReadonlyMap<number, LogBounds>>;
   /** Called once or more; the first cause counts. */
@@ -53,6 +58,8 @@ export class KafkaReader {
     const { topic, partition, highWatermark } = message as FetchedNotice;
     if (topic === this.#input.topic) this.#highWatermarks[partition] = highWatermark;
   };
+  /** The consumer's own connections; kafkajs shows them to partition assigners alone. */
+  #cluster: Cluster | null = null;
   #joining = Promise.withResolvers<void>();
   #hasJoined = false;
   #hasFailed = false;
@@ -65,11 +72,17 @@ export class KafkaReader {
   constructor(input: KafkaReaderInput) {
     this.#input = input;
     const { topic, subscriber, partitionCount } = input;
+    const assigner = input.ownership === "fixed" ? FIXED_ASSIGNER : kafkajs.PartitionAssigners.roundRobin;
     this.#consumer = input.kafka.consumer({
       groupId: input.groupId,
-      ...(input.ownership === "fixed" ? { partitionAssigners: [FIXED_ASSIGNER] } : {}),
-      sessionTimeout: SESSION_TIMEOUT_MS,
-      rebalanceTimeout: REBALANCE_TIMEOUT_MS,
+      partitionAssigners: [
+        (config) => {
+          this.#cluster = config.cluster;
+          return assigner(config);
+        },
+      ],
+      sessionTimeout: input.sessionTimeoutMs ?? SESSION_TIMEOUT_MS,
+      rebalanceTimeout: input.sessionTimeoutMs ?? REBALANCE_TIMEOUT_MS,
       heartbeatInterval: HEARTBEAT_INTERVAL_MS,
       maxBytesPerPartition: FETCH_PARTITION_BYTES_MAX,
       maxBytes: FETCH_BYTES_MAX,
@@ -122,6 +135,7 @@ export class KafkaReader {
       await this.#consumer.connect();
       // `false` would mean the end for a partition without a commit.
       await this.#consumer.subscribe({ topics: [topic], fromBeginning: true });
+      await this.#dismissFormerSelf();
       await this.#consumer.run({
         autoCommit: false,
         eachBatchAutoResolve: false,
@@ -133,6 +147,17 @@ export class KafkaReader {
     }
     // run() resolves also when joining failed; then the crash event has rejected this.
     await this.#joining.promise;
+  }
+
+  /**
+   * Right before each join: whoever bears our name is what we were before a kill, or before the last attempt broke off. Its
+   * session would hold up everybody's rebalance until it ends.
+   */
+  async #dismissFormerSelf(): Promise<void> {
+    const { groupId, namesake, topic, logger } = this.#input;
+    if (namesake === null || this.#cluster === null) return;
+    const memberIds = await dismissNamesakes(this.#cluster, { groupId, namesake });
+    if (memberIds.length > 0) logger?.info({ topic, groupId, memberIds }, "dismissed what this process was before");
   }
 
   seek(partition: number, offset: number): void {
