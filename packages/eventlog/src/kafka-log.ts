@@ -20,6 +20,12 @@ import { checkedRecordBytes } from "./record-size.ts";
 /** Two requests' worth: one in flight, one filling. More only grows memory while a broker is away. */
 const BYTES_IN_FLIGHT_MAX = 16 * 1_048_576;
 const CLOSE_GRACE_MS = 5_000;
+/**
+ * How long an opening waits for a cluster that does not answer. A broker that was killed is away for 4 to 12 s; processes
+ * that end and start anew all the while take the processor from its start, and their supervisors' pauses grow.
+ */
+const OPEN_BUDGET_MS = 10_000;
+const OPEN_PAUSE_MS = 250;
 
 /** See {@link openKafkaLog}. */
 export interface KafkaLogOptions extends KafkaClientOptions {
@@ -47,19 +53,24 @@ export interface KafkaLogOptions extends KafkaClientOptions {
 /**
  * Opens a topic that exists, through kafkajs. See ensureTopic for making it.
  * @throws {TallyhouseError} LOG_MISCONFIGURED (halt): the topic breaks the log contract, all faults named, or kafkajs has
- *   another version. LOG_UNAVAILABLE (retry): no broker answers.
+ *   another version. LOG_UNAVAILABLE (retry): no broker answers, for 10 s.
  */
 export async function openKafkaLog(options: KafkaLogOptions): Promise<OpenedEventLog> {
   const kafka = createKafka({ ...options, clientId: memberName(options) ?? options.clientId });
-  const log = new KafkaLog(options, kafka);
-  try {
-    await log.open();
-  } catch (error) {
-    await log.close();
-    if (error instanceof TallyhouseError) throw error;
-    throw unavailable(`Kafka at ${options.brokers.join(", ")} does not answer`, error);
+  const giveUpAt = performance.now() + OPEN_BUDGET_MS;
+  for (;;) {
+    const log = new KafkaLog(options, kafka);
+    try {
+      await log.open();
+      return { log, failed: log.failed, close: () => log.close() };
+    } catch (error) {
+      await log.close();
+      if (error instanceof TallyhouseError && error.action !== "retry") throw error;
+      if (performance.now() > giveUpAt)
+        throw unavailable(`Kafka at ${options.brokers.join(", ")} does not answer`, error);
+    }
+    await sleep(OPEN_PAUSE_MS);
   }
-  return { log, failed: log.failed, close: () => log.close() };
 }
 
 /** The client id is what a broker tells of a member besides an id of its own making. */
