@@ -46,6 +46,8 @@ export interface KafkaLogOptions extends KafkaClientOptions {
   readonly instance?: string;
   /** How long the group waits for a silent member of ours, at most. Default 10 s. */
   readonly sessionTimeoutMs?: number;
+  /** How long an opening waits for a cluster that does not answer. Default 10 s. */
+  readonly openBudgetMs?: number;
   /** Bytes accepted and not yet acknowledged; appends wait beyond. Default 16 MiB. */
   readonly bytesInFlightMax?: number;
 }
@@ -53,11 +55,11 @@ export interface KafkaLogOptions extends KafkaClientOptions {
 /**
  * Opens a topic that exists, through kafkajs. See ensureTopic for making it.
  * @throws {TallyhouseError} LOG_MISCONFIGURED (halt): the topic breaks the log contract, all faults named, or kafkajs has
- *   another version. LOG_UNAVAILABLE (retry): no broker answers, for 10 s.
+ *   another version. LOG_UNAVAILABLE (retry): no broker answers within the budget.
  */
 export async function openKafkaLog(options: KafkaLogOptions): Promise<OpenedEventLog> {
   const kafka = createKafka({ ...options, clientId: memberName(options) ?? options.clientId });
-  const giveUpAt = performance.now() + OPEN_BUDGET_MS;
+  const giveUpAt = performance.now() + (options.openBudgetMs ?? OPEN_BUDGET_MS);
   for (;;) {
     const log = new KafkaLog(options, kafka);
     try {

@@ -10,9 +10,10 @@ import { KafkaFeed } from "./kafka-feed.ts";
 import { ConsumerWatchdog, type PartitionLag } from "./kafka-watchdog.ts";
 import { fetchedChannel, type FetchedNotice, type RawMessage } from "./kafkajs-mends.ts";
 
-/** After a crash the old member blocks a rejoin for a whole session: short, and two heartbeats fit five times. */
+/** How long the partitions of a machine that is gone stand still; a process that comes back dismisses its former self. */
 const SESSION_TIMEOUT_MS = 10_000;
 const REBALANCE_TIMEOUT_MS = 10_000;
+/** A member hears of a rebalance from its next heartbeat, and all others wait for it: half a second costs two requests a second. */
 const HEARTBEAT_INTERVAL_MS = 500;
 /** Larger fetches gave no throughput and cost memory (measured). */
 const FETCH_PARTITION_BYTES_MAX = 262_144;
