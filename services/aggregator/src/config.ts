@@ -77,6 +77,12 @@ const AggregatorProcessSchema = SharedSettingsSchema.pick({
   .extend({
     /** Consumer group of the aggregators: its processes share the partitions. */
     KAFKA_GROUP: z.string().min(1).default("tallyhouse-aggregator"),
+    /**
+     * What this process is called among the aggregators of the group: the same after every restart, another one's never. A
+     * restarted aggregator dismisses what a kill left of it in the group, so that its partitions do not wait for the dead
+     * session. Default: host name and AGGREGATOR_PORT.
+     */
+    AGGREGATOR_INSTANCE: z.string().min(1).max(200).optional(),
   })
   .and(AggregatorConfigSchema)
   .transform((config) => ({
