@@ -6,22 +6,17 @@
  * a later touch would have left a later row. What a writer stored ahead of `progress` is left to the next audit.
  */
 import { type AuditCut, type AuditedMeter, instantOf, type MeterPlace } from "./audit-cut.ts";
-import { existsSql, literal, READERS, withValues } from "./audit-json.ts";
-
-/** Which part of a large set of customers a statement looks at: those whose hash leaves `bucket`. */
-export interface Bucket {
-  readonly bucket: number;
-  readonly buckets: number;
-}
+import { literal, rawSql, READERS } from "./audit-json.ts";
+import { type Slice, sliceSql } from "./audit-slices.ts";
 
 /** No end: beyond every DateTime64. Epoch milliseconds. */
 const NEVER_MS = 9_000_000_000_000_000;
 
 /** Statements of A4 for one meter version: its rollup rows, and for unique_count the set of its texts. */
-export function meterStatements(cut: AuditCut, meter: AuditedMeter, bucket: Bucket): string[] {
+export function meterStatements(cut: AuditCut, meter: AuditedMeter, slice: Slice): string[] {
   if (meter.places.length === 0) return [];
-  const statements = [rollupStatement(cut, meter, bucket)];
-  if (meter.rule.aggregation === "unique_count") statements.push(uniqueStatement(cut, meter, bucket));
+  const statements = [rollupStatement(cut, meter, slice)];
+  if (meter.rule.aggregation === "unique_count") statements.push(uniqueStatement(cut, meter, slice));
   return statements;
 }
 
@@ -68,40 +63,52 @@ function activeSql(places: readonly MeterPlace[]): string {
  * What the raw rows and the corrections below the cut contribute to the meter version, one row each:
  * sign 1 counts in lane 0, or in lane 1 when the meter was activated after it; sign -1 takes back, at the booking of the correction.
  */
-function contributionsSql(cut: AuditCut, meter: AuditedMeter, { bucket, buckets }: Bucket): string {
-  const { streamId, bookingWindowSeconds: window } = cut.stream;
+function contributionsSql(cut: AuditCut, meter: AuditedMeter, slice: Slice): string {
   const { rule } = meter;
-  const windowOf = (seconds: string): string => `intDiv(${seconds}, ${window}) * ${window}`;
   const dimensions = Object.values(rule.dimensions);
-  const compared = rule.where.filter(({ exists }) => exists === undefined);
   const isUnique = rule.aggregation === "unique_count";
-  const texts = [
-    ...dimensions,
-    ...compared.map(({ path }) => path),
-    ...(isUnique && rule.value !== undefined ? [rule.value] : []),
-  ];
   const isValued = rule.value !== undefined && !isUnique;
+  const values = rule.value === undefined ? [] : [rule.value];
+  const pointers = [...new Set([...dimensions, ...rule.where.map(({ path }) => path), ...values])];
+  const raw = (pointer: string): string => `raw${pointers.indexOf(pointer)}`;
+  const raws = pointers.map((pointer) => `${rawSql("json", pointer)} AS ${raw(pointer)}`);
   const conditions = [
-    ...compared.map((condition, index) => comparisonSql(condition, `texts[${dimensions.length + index + 1}]`)),
-    ...rule.where.flatMap(({ path, exists }) =>
-      exists === undefined ? [] : [`(${existsSql("json", path)}) = ${exists}`],
-    ),
+    ...rule.where.map((condition) => conditionSql(condition, raw(condition.path))),
     `atMs >= ${instantOf(rule.from)}`,
     "atMs < untilMs",
     // Older rows may have expired: lane 0 is judged by its booking, lane 1 by its usage.
     `if(lane = 0, bookedStart, intDiv(atMs, 900000) * 900) >= ${cut.keptFrom}`,
-    ...(isValued ? ["quantity IS NOT NULL"] : []),
-    ...(isUnique ? ["texts[-1] IS NOT NULL"] : []),
+    ...values.map(() => "value IS NOT NULL"),
   ];
-  const amount = isValued ? "assumeNotNull(quantity)" : `toDecimal128(${isUnique ? 0 : 1}, 9)`;
-  const source = `
+  const value = values.map((pointer) => `${isValued ? "quantityOf" : "textOf"}(${raw(pointer)}) AS value`);
+  const amount = isValued ? "assumeNotNull(value)" : `toDecimal128(${isUnique ? 0 : 1}, 9)`;
+  const hash = isUnique ? "reinterpretAsUInt128(substring(SHA256(assumeNotNull(value)), 1, 16))" : "toUInt128(0)";
+  const texts = dimensions.map((pointer) => `dimension(ifNull(textOf(${raw(pointer)}), ''))`);
+  // One SELECT around the other, because the analyzer of ClickHouse resolves an alias anew wherever it is used.
+  return `
+  SELECT customer, intDiv(atMs, 900000) * 900 AS windowStart, CAST([${texts.join(", ")}], 'Array(String)') AS dims,
+    logPartition, lane, bookedStart, sign, atMs, logOffset, isRequired, ${amount} AS amount, ${hash} AS valueHash
+  FROM (
+    SELECT ${["*", ...value].join(", ")}
+    FROM (SELECT ${["*", ...raws].join(", ")} FROM (${sourceSql(cut, meter, slice)})))
+  WHERE ${conditions.join("\n    AND ")}`;
+}
+
+/** The counted rows and the corrections that a meter version may take, with their JSON. */
+function sourceSql(cut: AuditCut, meter: AuditedMeter, slice: Slice): string {
+  const { streamId, bookingWindowSeconds: window } = cut.stream;
+  const { rule } = meter;
+  const windowOf = (seconds: string): string => `intDiv(${seconds}, ${window}) * ${window}`;
+  const ofRows = sliceSql(slice, { customer: "r.customer", spread: "intDiv(toUnixTimestamp(r.occurredAt), 900)" });
+  const ofCorrections = sliceSql(slice, { customer: "customer", spread: "intDiv(atMs, 900000)" });
+  return `
     SELECT r.customer AS customer, exact(r.payload) AS json, toUnixTimestamp64Milli(r.occurredAt) AS atMs,
       r.logPartition AS logPartition, r.logOffset AS logOffset, a.untilMs AS untilMs, 1 AS sign,
       toUInt8(r.logOffset < a.activeFrom) AS lane, toUInt8(lane = 0 OR a.isBackfilled) AS isRequired,
       if(lane = 0, ${windowOf("toInt64(toUnixTimestamp(r.bookedAt))")}, ${windowOf("a.activeBooked")}) AS bookedStart
     FROM raw_events AS r FINAL INNER JOIN active AS a ON a.logPartition = r.logPartition
     WHERE r.stream = ${streamId} AND r.mode = ${literal(meter.mode)} AND r.type = ${literal(rule.eventType)}
-      AND r.status = 'counted' AND r.logOffset < a.nextOffset${bucketSql("r.customer", { bucket, buckets })}
+      AND r.status = 'counted' AND r.logOffset < a.nextOffset${ofRows}
       -- What was taken back before the meter was there is not in its backfill.
       AND (r.logPartition, r.logOffset) NOT IN (
         SELECT v.logPartition, toUInt64OrZero(v.target) FROM control_records AS v INNER JOIN active AS b
@@ -118,58 +125,54 @@ function contributionsSql(cut: AuditCut, meter: AuditedMeter, { bucket, buckets 
       WHERE v.stream = ${streamId} AND v.kind IN ('void', 'replace')
         AND v.logOffset < a.nextOffset AND v.logOffset > a.activeFrom)
     WHERE if(JSONHas(event, 'mode'), JSONExtractString(event, 'mode'), 'live') = ${literal(meter.mode)}
-      AND JSONExtractString(event, 'type') = ${literal(rule.eventType)}${bucketSql("customer", { bucket, buckets })}`;
-  const values = isValued ? { texts, value: rule.value } : { texts };
-  return `
-  SELECT customer, intDiv(atMs, 900000) * 900 AS windowStart,
-    arrayMap(text -> dimension(ifNull(text, '')), arraySlice(texts, 1, ${dimensions.length})) AS dims,
-    logPartition, lane, bookedStart, sign, atMs, logOffset, isRequired, ${amount} AS amount,
-    ${isUnique ? "reinterpretAsUInt128(substring(SHA256(assumeNotNull(texts[-1])), 1, 16))" : "toUInt128(0)"} AS valueHash
-  FROM (${withValues(source, values)})
-  WHERE ${conditions.join("\n    AND ")}`;
+      AND JSONExtractString(event, 'type') = ${literal(rule.eventType)}${ofCorrections}`;
 }
 
+/** What a rollup row says, in the order of `expected` and `stored`. */
+const RESULTS = ["counted", "voided", "sumQty", "minQty", "maxQty", "lastQty", "lastMs", "lastOffset"];
+
 /** Rollup rows of the meter version that its contributions do not give, and contributions without a row. */
-function rollupStatement(cut: AuditCut, meter: AuditedMeter, bucket: Bucket): string {
+function rollupStatement(cut: AuditCut, meter: AuditedMeter, slice: Slice): string {
+  const key = "customer, windowStart, dims, logPartition, lane, bookedStart";
+  const tupleOf = (side: string): string => `(${RESULTS.map((name) => `${side}.${name}`).join(", ")})`;
+  const ofRows = sliceSql(slice, { customer: "r.customer", spread: "intDiv(toUnixTimestamp(r.windowStart), 900)" });
   return `
 WITH ${READERS},
 cut AS (${cutSql(cut)}),
 active AS (${activeSql(meter.places)}),
-contributions AS (${contributionsSql(cut, meter, bucket)})
+contributions AS (${contributionsSql(cut, meter, slice)})
 SELECT ${literal(meter.mode)} AS mode, ${literal(meter.meter)} AS meter, ${meter.version} AS meterVersion, customer,
   toDateTime(windowStart, 'UTC') AS windowStart, dims, logPartition, lane, toDateTime(bookedStart, 'UTC') AS bookedStart,
   expected, stored, ver
 FROM (
-  SELECT customer, windowStart, dims, logPartition, lane, bookedStart,
-    max(isStored) AS isThere, max(rowVer) AS ver, max(isRequired) AS isMissed,
-    (countIf(sign = 1), countIf(sign = -1), sumIf(amount, sign = 1) - sumIf(amount, sign = -1),
-      minIf(amount, sign = 1), maxIf(amount, sign = 1), argMaxIf(amount, (atMs, logOffset), sign = 1),
-      maxIf(atMs, sign = 1), maxIf((atMs, logOffset), sign = 1).2) AS expected,
-    (maxIf(rowCounted, isStored), maxIf(rowVoided, isStored), sumIf(rowSum, isStored), sumIf(rowMin, isStored),
-      sumIf(rowMax, isStored), sumIf(rowLast, isStored), maxIf(rowLastMs, isStored), maxIf(rowLastOffset, isStored)) AS stored
+  SELECT ${key}, u.ver AS ver, e.isMissed AS isMissed, ${tupleOf("e")} AS expected, ${tupleOf("u")} AS stored
   FROM (
-    SELECT customer, windowStart, dims, logPartition, lane, bookedStart, sign, amount, atMs, logOffset, isRequired, 0 AS isStored,
-      toUInt64(0) AS rowVer, toUInt64(0) AS rowCounted, toUInt64(0) AS rowVoided, toDecimal128(0, 9) AS rowSum,
-      toDecimal128(0, 9) AS rowMin, toDecimal128(0, 9) AS rowMax, toDecimal128(0, 9) AS rowLast, toInt64(0) AS rowLastMs,
-      toUInt64(0) AS rowLastOffset
+    SELECT ${key}, max(isRequired) AS isMissed,
+      countIf(sign = 1) AS counted, countIf(sign = -1) AS voided, sum(if(sign = 1, amount, -amount)) AS sumQty,
+      minIf(amount, sign = 1) AS minQty, maxIf(amount, sign = 1) AS maxQty,
+      -- The latest by instant, then by offset: one number is compared several times faster than a pair.
+      argMaxIf(amount, bitShiftLeft(toInt128(atMs), 64) + logOffset AS place, sign = 1) AS lastQty,
+      maxIf(atMs, sign = 1) AS lastMs, toUInt64(bitAnd(maxIf(place, sign = 1), toInt128(18446744073709551615))) AS lastOffset
     FROM contributions
-    UNION ALL
-    SELECT u.customer, toInt64(toUnixTimestamp(u.windowStart)), u.dims, u.logPartition, u.lane,
-      toInt64(toUnixTimestamp(u.bookedStart)), 0, toDecimal128(0, 9), toInt64(0), toUInt64(0), toUInt8(0), 1,
-      u.ver, u.counted, u.voided, u.sumQty, u.minQty, u.maxQty, u.lastQty, toUnixTimestamp64Milli(u.lastAt), u.lastOffset
-    FROM rollup AS u FINAL INNER JOIN active AS a ON a.logPartition = u.logPartition
-    WHERE u.stream = ${cut.stream.streamId} AND u.mode = ${literal(meter.mode)} AND u.meter = ${literal(meter.meter)}
-      AND u.meterVersion = ${meter.version}${bucketSql("u.customer", bucket)}
-      AND (u.lane = 0 AND u.bookedStart >= toDateTime(${cut.keptFrom}, 'UTC')
-        OR u.lane != 0 AND u.windowStart >= toDateTime(${cut.keptFrom}, 'UTC')))
-  GROUP BY customer, windowStart, dims, logPartition, lane, bookedStart) AS k
+    GROUP BY ${key}) AS e
+  FULL JOIN (
+    SELECT r.customer AS customer, toInt64(toUnixTimestamp(r.windowStart)) AS windowStart, r.dims AS dims,
+      r.logPartition AS logPartition, r.lane AS lane, toInt64(toUnixTimestamp(r.bookedStart)) AS bookedStart, ver,
+      counted, voided, sumQty, minQty, maxQty, lastQty, toUnixTimestamp64Milli(lastAt) AS lastMs, lastOffset
+    FROM rollup AS r FINAL
+    WHERE r.stream = ${cut.stream.streamId} AND r.mode = ${literal(meter.mode)} AND r.meter = ${literal(meter.meter)}
+      AND r.meterVersion = ${meter.version}${ofRows}
+      AND (r.lane = 0 AND r.bookedStart >= toDateTime(${cut.keptFrom}, 'UTC')
+        OR r.lane != 0 AND r.windowStart >= toDateTime(${cut.keptFrom}, 'UTC'))) AS u
+  USING (${key})
+  WHERE ${RESULTS.map((name) => `e.${name} != u.${name}`).join(" OR ")}) AS k
 INNER JOIN active AS a ON a.logPartition = k.logPartition
-WHERE expected != stored
-  AND if(lane = 0, k.bookedStart < a.openWindow OR ver <= a.nextOffset, isThere OR isMissed)`;
+-- Every stored row has a version of 1 or more.
+WHERE if(lane = 0, k.bookedStart < a.openWindow OR ver <= a.nextOffset, ver > 0 OR isMissed)`;
 }
 
 /** Rows of rollup_uniq that no contribution gives, and texts without a row. The set has no partitions and no versions. */
-function uniqueStatement(cut: AuditCut, meter: AuditedMeter, bucket: Bucket): string {
+function uniqueStatement(cut: AuditCut, meter: AuditedMeter, slice: Slice): string {
   const { partitionCount, bookingWindowSeconds: window } = cut.stream;
   const clocks = cut.partitions.map(({ clockAt }) => Math.floor(clockAt / 1_000));
   const clock = clocks.length < partitionCount ? 0 : Math.min(...clocks);
@@ -177,7 +180,7 @@ function uniqueStatement(cut: AuditCut, meter: AuditedMeter, bucket: Bucket): st
 WITH ${READERS},
 cut AS (${cutSql(cut)}),
 active AS (${activeSql(meter.places)}),
-contributions AS (${contributionsSql(cut, meter, bucket)})
+contributions AS (${contributionsSql(cut, meter, slice)})
 SELECT ${literal(meter.mode)} AS mode, ${literal(meter.meter)} AS meter, ${meter.version} AS meterVersion, customer,
   toDateTime(windowStart, 'UTC') AS windowStart, dims, toString(valueHash) AS valueHash,
   toDateTime(bookedStart, 'UTC') AS bookedStart, if(isStored, 'stored, not in the raw rows', 'not stored') AS fault
@@ -191,18 +194,15 @@ FROM (
     SELECT u.customer, toInt64(toUnixTimestamp(u.windowStart)), u.dims, u.valueHash, toInt64(toUnixTimestamp(u.bookedStart)), 1, 0, 0
     FROM rollup_uniq AS u
     WHERE u.mode = ${literal(meter.mode)} AND u.meter = ${literal(meter.meter)} AND u.meterVersion = ${meter.version}
-      AND u.windowStart >= toDateTime(${cut.keptFrom}, 'UTC')${bucketSql("u.customer", bucket)})
+      AND u.windowStart >= toDateTime(${cut.keptFrom}, 'UTC')${sliceSql(slice, { customer: "u.customer", spread: "intDiv(toUnixTimestamp(u.windowStart), 900)" })})
   GROUP BY customer, windowStart, dims, valueHash, bookedStart)
 -- A row of a booking window that some partition has not left may belong to records above the cut.
 WHERE (isRequired AND NOT isStored) OR (isStored AND NOT isCounted AND bookedStart < ${clock - (clock % window)})`;
 }
 
-function bucketSql(customer: string, { bucket, buckets }: Bucket): string {
-  return buckets === 1 ? "" : ` AND cityHash64(${customer}) % ${buckets} = ${bucket}`;
-}
-
 /** Values are compared as text; an absent one is never equal to anything. */
-function comparisonSql(condition: AuditedMeter["rule"]["where"][number], text: string): string {
+function conditionSql(condition: AuditedMeter["rule"]["where"][number], raw: string): string {
+  if (condition.exists !== undefined) return `(${raw} NOT IN ('', 'null')) = ${condition.exists}`;
   const wanted = condition.in ?? [condition.equals ?? ""];
-  return `ifNull(${text} IN (${wanted.map(literal).join(", ")}), false)`;
+  return `ifNull(textOf(${raw}) IN (${wanted.map(literal).join(", ")}), false)`;
 }
