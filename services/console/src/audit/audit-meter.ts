@@ -11,10 +11,12 @@ import { type Slice, sliceSql } from "./audit-slices.ts";
 
 /** No end: beyond every DateTime64. Epoch milliseconds. */
 const NEVER_MS = 9_000_000_000_000_000;
+/** Beyond every offset. */
+const NO_OFFSET = Number.MAX_SAFE_INTEGER;
 
 /** Statements of A4 for one meter version: its rollup rows, and for unique_count the set of its texts. */
 export function meterStatements(cut: AuditCut, meter: AuditedMeter, slice: Slice): string[] {
-  if (meter.places.length === 0) return [];
+  if (!meter.places.some((place) => cut.partitions.some(({ partition }) => partition === place.partition))) return [];
   const statements = [rollupStatement(cut, meter, slice)];
   if (meter.rule.aggregation === "unique_count") statements.push(uniqueStatement(cut, meter, slice));
   return statements;
@@ -38,25 +40,42 @@ GROUP BY mode, meter, meterVersion, logPartition`;
 
 /** The partitions of the cut as rows. Literal, so that the statement says by itself which prefix it judges. */
 export function cutSql(cut: AuditCut): string {
-  const { bookingWindowSeconds } = cut.stream;
-  const rows = cut.partitions.map(({ partition, nextOffset, clockAt, counted, isKept }) => {
-    const clock = Math.floor(clockAt / 1_000);
-    return `(${partition}, ${nextOffset}, ${clock - (clock % bookingWindowSeconds)}, ${clockAt}, ${counted}, ${Number(isKept)})`;
-  });
-  const columns =
-    "logPartition UInt16, nextOffset UInt64, openWindow Int64, clockAt Int64, counted UInt64, isKept UInt8";
+  const rows = cut.partitions.map(
+    ({ partition, nextOffset, clockAt, counted, isKept }) =>
+      `(${partition}, ${nextOffset}, ${clockAt}, ${counted}, ${Number(isKept)})`,
+  );
+  const columns = "logPartition UInt16, nextOffset UInt64, clockAt Int64, counted UInt64, isKept UInt8";
   return `SELECT * FROM values('${columns}', ${rows.join(", ")})`;
 }
 
-/** Where each partition activated the meter version, with that partition's cut. */
-function activeSql(places: readonly MeterPlace[]): string {
-  const rows = places.map(
-    ({ partition, offset, bookedAt, untilAt, isBackfilled }) =>
-      `(${partition}, ${offset}, ${Math.floor(bookedAt / 1_000)}, ${untilAt ?? NEVER_MS}, ${Number(isBackfilled)})`,
-  );
-  const columns = "logPartition UInt16, activeFrom UInt64, activeBooked Int64, untilMs Int64, isBackfilled UInt8";
-  return `SELECT p.*, c.nextOffset AS nextOffset, c.openWindow AS openWindow
-    FROM values('${columns}', ${rows.join(", ")}) AS p INNER JOIN cut AS c ON c.logPartition = p.logPartition`;
+/**
+ * Which rows the meter version may take, per stream and partition: of this stream those below the cut, in lane 1 those before its
+ * activation; of predecessors all, in lane 1, where a version that this stream activated was backfilled. Those took no notice of its end.
+ */
+function activeSql(cut: AuditCut, places: readonly MeterPlace[]): string {
+  const { streamId, bookingWindowSeconds: window, predecessors } = cut.stream;
+  const rows = places.flatMap((place) => {
+    const { partition, offset, untilAt, isBackfilled, isInherited } = place;
+    const below = cut.partitions.find((each) => each.partition === partition);
+    if (below === undefined) return [];
+    const clock = Math.floor(below.clockAt / 1_000);
+    const booked = Math.floor(place.bookedAt / 1_000);
+    const rowOf = (stream: number, own: { from: number; until: number; below: number; open: number }): string =>
+      `(${stream}, ${partition}, ${own.from}, ${booked - (booked % window)}, ${own.until}, ${Number(isBackfilled)}, ${own.below}, ${own.open})`;
+    const before = isInherited ? [] : predecessors.filter(({ partitionCount }) => partition < partitionCount);
+    return [
+      rowOf(streamId, {
+        from: offset,
+        until: untilAt ?? NEVER_MS,
+        below: below.nextOffset,
+        open: clock - (clock % window),
+      }),
+      ...before.map((each) => rowOf(each.streamId, { from: NO_OFFSET, until: NEVER_MS, below: NO_OFFSET, open: 0 })),
+    ];
+  });
+  const columns =
+    "stream UInt16, logPartition UInt16, activeFrom UInt64, activeBooked Int64, untilMs Int64, isBackfilled UInt8, nextOffset UInt64, openWindow Int64";
+  return `SELECT * FROM values('${columns}', ${rows.join(", ")})`;
 }
 
 /**
@@ -87,7 +106,7 @@ function contributionsSql(cut: AuditCut, meter: AuditedMeter, slice: Slice): str
   // One SELECT around the other, because the analyzer of ClickHouse resolves an alias anew wherever it is used.
   return `
   SELECT customer, intDiv(atMs, 900000) * 900 AS windowStart, CAST([${texts.join(", ")}], 'Array(String)') AS dims,
-    logPartition, lane, bookedStart, sign, atMs, logOffset, isRequired, ${amount} AS amount, ${hash} AS valueHash
+    stream, logPartition, lane, bookedStart, sign, atMs, logOffset, isRequired, ${amount} AS amount, ${hash} AS valueHash
   FROM (
     SELECT ${["*", ...value].join(", ")}
     FROM (SELECT ${["*", ...raws].join(", ")} FROM (${sourceSql(cut, meter, slice)})))
@@ -96,33 +115,34 @@ function contributionsSql(cut: AuditCut, meter: AuditedMeter, slice: Slice): str
 
 /** The counted rows and the corrections that a meter version may take, with their JSON. */
 function sourceSql(cut: AuditCut, meter: AuditedMeter, slice: Slice): string {
-  const { streamId, bookingWindowSeconds: window } = cut.stream;
+  const { bookingWindowSeconds: window } = cut.stream;
   const { rule } = meter;
+  const streams = streamsOf(cut).join(", ");
   const windowOf = (seconds: string): string => `intDiv(${seconds}, ${window}) * ${window}`;
   const ofRows = sliceSql(slice, { customer: "r.customer", spread: "intDiv(toUnixTimestamp(r.occurredAt), 900)" });
   const ofCorrections = sliceSql(slice, { customer: "customer", spread: "intDiv(atMs, 900000)" });
   return `
-    SELECT r.customer AS customer, exact(r.payload) AS json, toUnixTimestamp64Milli(r.occurredAt) AS atMs,
+    SELECT r.stream AS stream, r.customer AS customer, exact(r.payload) AS json, toUnixTimestamp64Milli(r.occurredAt) AS atMs,
       r.logPartition AS logPartition, r.logOffset AS logOffset, a.untilMs AS untilMs, 1 AS sign,
       toUInt8(r.logOffset < a.activeFrom) AS lane, toUInt8(lane = 0 OR a.isBackfilled) AS isRequired,
-      if(lane = 0, ${windowOf("toInt64(toUnixTimestamp(r.bookedAt))")}, ${windowOf("a.activeBooked")}) AS bookedStart
-    FROM raw_events AS r FINAL INNER JOIN active AS a ON a.logPartition = r.logPartition
-    WHERE r.stream = ${streamId} AND r.mode = ${literal(meter.mode)} AND r.type = ${literal(rule.eventType)}
+      if(lane = 0, ${windowOf("toInt64(toUnixTimestamp(r.bookedAt))")}, a.activeBooked) AS bookedStart
+    FROM raw_events AS r FINAL INNER JOIN active AS a ON a.stream = r.stream AND a.logPartition = r.logPartition
+    WHERE r.stream IN (${streams}) AND r.mode = ${literal(meter.mode)} AND r.type = ${literal(rule.eventType)}
       AND r.status = 'counted' AND r.logOffset < a.nextOffset${ofRows}
       -- What was taken back before the meter was there is not in its backfill.
-      AND (r.logPartition, r.logOffset) NOT IN (
-        SELECT v.logPartition, toUInt64OrZero(v.target) FROM control_records AS v INNER JOIN active AS b
-          ON b.logPartition = v.logPartition
-        WHERE v.stream = ${streamId} AND v.kind IN ('void', 'replace') AND v.logOffset < b.activeFrom)
+      AND (r.stream, r.logPartition, r.logOffset) NOT IN (
+        SELECT v.stream, v.logPartition, toUInt64OrZero(v.target) FROM control_records AS v INNER JOIN active AS b
+          ON b.stream = v.stream AND b.logPartition = v.logPartition
+        WHERE v.kind IN ('void', 'replace') AND v.logOffset < b.activeFrom)
     UNION ALL
-    SELECT JSONExtractString(event, 'subject') AS customer, JSONExtractRaw(event, 'data') AS json,
+    SELECT stream, JSONExtractString(event, 'subject') AS customer, JSONExtractRaw(event, 'data') AS json,
       toUnixTimestamp64Milli(parseDateTime64BestEffort(JSONExtractString(event, 'time'), 3, 'UTC')) AS atMs,
       logPartition, logOffset, untilMs, -1 AS sign, 0 AS lane, 1 AS isRequired, bookedStart
     FROM (
-      SELECT exact(JSONExtractString(v.body, 'event')) AS event, v.logPartition AS logPartition, v.logOffset AS logOffset,
+      SELECT v.stream AS stream, exact(JSONExtractString(v.body, 'event')) AS event, v.logPartition AS logPartition, v.logOffset AS logOffset,
         a.untilMs AS untilMs, ${windowOf("toInt64(toUnixTimestamp(v.bookedAt))")} AS bookedStart
-      FROM control_records AS v FINAL INNER JOIN active AS a ON a.logPartition = v.logPartition
-      WHERE v.stream = ${streamId} AND v.kind IN ('void', 'replace')
+      FROM control_records AS v FINAL INNER JOIN active AS a ON a.stream = v.stream AND a.logPartition = v.logPartition
+      WHERE v.kind IN ('void', 'replace')
         AND v.logOffset < a.nextOffset AND v.logOffset > a.activeFrom)
     WHERE if(JSONHas(event, 'mode'), JSONExtractString(event, 'mode'), 'live') = ${literal(meter.mode)}
       AND JSONExtractString(event, 'type') = ${literal(rule.eventType)}${ofCorrections}`;
@@ -133,19 +153,18 @@ const RESULTS = ["counted", "voided", "sumQty", "minQty", "maxQty", "lastQty", "
 
 /** Rollup rows of the meter version that its contributions do not give, and contributions without a row. */
 function rollupStatement(cut: AuditCut, meter: AuditedMeter, slice: Slice): string {
-  const key = "customer, windowStart, dims, logPartition, lane, bookedStart";
+  const key = "customer, windowStart, dims, stream, logPartition, lane, bookedStart";
   const tupleOf = (side: string): string => `(${RESULTS.map((name) => `${side}.${name}`).join(", ")})`;
   const ofRows = sliceSql(slice, { customer: "r.customer", spread: "intDiv(toUnixTimestamp(r.windowStart), 900)" });
   return `
 WITH ${READERS},
-cut AS (${cutSql(cut)}),
-active AS (${activeSql(meter.places)}),
+active AS (${activeSql(cut, meter.places)}),
 contributions AS (${contributionsSql(cut, meter, slice)})
 SELECT ${literal(meter.mode)} AS mode, ${literal(meter.meter)} AS meter, ${meter.version} AS meterVersion, customer,
-  toDateTime(windowStart, 'UTC') AS windowStart, dims, logPartition, lane, toDateTime(bookedStart, 'UTC') AS bookedStart,
+  toDateTime(windowStart, 'UTC') AS windowStart, dims, stream, logPartition, lane, toDateTime(bookedStart, 'UTC') AS bookedStart,
   expected, stored, ver
 FROM (
-  SELECT ${key}, u.ver AS ver, e.isMissed AS isMissed, ${tupleOf("e")} AS expected, ${tupleOf("u")} AS stored
+  SELECT ${key}, u.ver AS ver, u.isThere AS isThere, e.isMissed AS isMissed, ${tupleOf("e")} AS expected, ${tupleOf("u")} AS stored
   FROM (
     SELECT ${key}, max(isRequired) AS isMissed,
       countIf(sign = 1) AS counted, countIf(sign = -1) AS voided, sum(if(sign = 1, amount, -amount)) AS sumQty,
@@ -157,18 +176,22 @@ FROM (
     GROUP BY ${key}) AS e
   FULL JOIN (
     SELECT r.customer AS customer, toInt64(toUnixTimestamp(r.windowStart)) AS windowStart, r.dims AS dims,
-      r.logPartition AS logPartition, r.lane AS lane, toInt64(toUnixTimestamp(r.bookedStart)) AS bookedStart, ver,
+      r.stream AS stream, r.logPartition AS logPartition, r.lane AS lane, toInt64(toUnixTimestamp(r.bookedStart)) AS bookedStart, 1 AS isThere, ver,
       counted, voided, sumQty, minQty, maxQty, lastQty, toUnixTimestamp64Milli(lastAt) AS lastMs, lastOffset
     FROM rollup AS r FINAL
-    WHERE r.stream = ${cut.stream.streamId} AND r.mode = ${literal(meter.mode)} AND r.meter = ${literal(meter.meter)}
+    WHERE r.stream IN (${streamsOf(cut).join(", ")}) AND (r.lane = 1 OR r.stream = ${cut.stream.streamId})
+      AND r.mode = ${literal(meter.mode)} AND r.meter = ${literal(meter.meter)}
       AND r.meterVersion = ${meter.version}${ofRows}
       AND (r.lane = 0 AND r.bookedStart >= toDateTime(${cut.keptFrom}, 'UTC')
         OR r.lane != 0 AND r.windowStart >= toDateTime(${cut.keptFrom}, 'UTC'))) AS u
   USING (${key})
   WHERE ${RESULTS.map((name) => `e.${name} != u.${name}`).join(" OR ")}) AS k
-INNER JOIN active AS a ON a.logPartition = k.logPartition
--- Every stored row has a version of 1 or more.
-WHERE if(lane = 0, k.bookedStart < a.openWindow OR ver <= a.nextOffset, ver > 0 OR isMissed)`;
+INNER JOIN active AS a ON a.stream = k.stream AND a.logPartition = k.logPartition
+WHERE if(k.lane = 0, k.bookedStart < a.openWindow OR ver <= a.nextOffset, isThere OR isMissed)`;
+}
+
+function streamsOf({ stream }: AuditCut): number[] {
+  return [stream.streamId, ...stream.predecessors.map(({ streamId }) => streamId)];
 }
 
 /** Rows of rollup_uniq that no contribution gives, and texts without a row. The set has no partitions and no versions. */
@@ -176,10 +199,11 @@ function uniqueStatement(cut: AuditCut, meter: AuditedMeter, slice: Slice): stri
   const { partitionCount, bookingWindowSeconds: window } = cut.stream;
   const clocks = cut.partitions.map(({ clockAt }) => Math.floor(clockAt / 1_000));
   const clock = clocks.length < partitionCount ? 0 : Math.min(...clocks);
+  // What predecessors booked of a version that was theirs is not judged here.
+  const judgedFrom = meter.places.some(({ isInherited }) => isInherited) ? cut.inheritedUntil + 1 : 0;
   return `
 WITH ${READERS},
-cut AS (${cutSql(cut)}),
-active AS (${activeSql(meter.places)}),
+active AS (${activeSql(cut, meter.places)}),
 contributions AS (${contributionsSql(cut, meter, slice)})
 SELECT ${literal(meter.mode)} AS mode, ${literal(meter.meter)} AS meter, ${meter.version} AS meterVersion, customer,
   toDateTime(windowStart, 'UTC') AS windowStart, dims, toString(valueHash) AS valueHash,
@@ -197,7 +221,7 @@ FROM (
       AND u.windowStart >= toDateTime(${cut.keptFrom}, 'UTC')${sliceSql(slice, { customer: "u.customer", spread: "intDiv(toUnixTimestamp(u.windowStart), 900)" })})
   GROUP BY customer, windowStart, dims, valueHash, bookedStart)
 -- A row of a booking window that some partition has not left may belong to records above the cut.
-WHERE (isRequired AND NOT isStored) OR (isStored AND NOT isCounted AND bookedStart < ${clock - (clock % window)})`;
+WHERE (isRequired AND NOT isStored) OR (isStored AND NOT isCounted AND bookedStart >= ${judgedFrom} AND bookedStart < ${clock - (clock % window)})`;
 }
 
 /** Values are compared as text; an absent one is never equal to anything. */
