@@ -9,7 +9,14 @@ import { type AnalyticsStore, encodeControl, recordKeyOf } from "@tallyhouse/dom
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { MemoryLog, until } from "@tallyhouse/testkit";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { MONTH_METERS, MONTH_STREAM, type StoredMonth, storeMonth } from "./stored-usage.ts";
+import {
+  MONTH_DAYS,
+  MONTH_METERS,
+  MONTH_STREAM,
+  storeActivations,
+  storeDay,
+  type StoredMonth,
+} from "./stored-usage.ts";
 
 const MIGRATIONS = fileURLToPath(new URL("../../infra/clickhouse", import.meta.url));
 const MONTH: StoredMonth = { events: 4_000, customers: 40, seed: 7, fromAt: Date.UTC(2026, 9, 20) };
@@ -100,7 +107,8 @@ async function foldAgain(analytics: AnalyticsStore): Promise<void> {
 }
 
 test("rows stored by SQL equal the rows of the fold", async () => {
-  await storeMonth(opened.store, MONTH);
+  const offsets = await storeActivations(opened.store, MONTH);
+  for (let day = 0; day < MONTH_DAYS; day += 1) await storeDay(opened.store, { month: MONTH, day, offsets });
   const stored = await rowsOf(opened.store);
   expect(stored["raw_events"]).toHaveLength(MONTH.events);
   expect(stored["identities"]).toHaveLength(MONTH.events);

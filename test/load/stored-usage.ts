@@ -35,22 +35,6 @@ export function customerName(n: number): string {
   return `cus_${String(n).padStart(6, "0")}`;
 }
 
-/**
- * Stores the whole month, a day in one insert of each table, as one flush would.
- * @param onDay called after each day with the number of usage events stored so far.
- */
-export async function storeMonth(
-  analytics: AnalyticsStore,
-  month: StoredMonth,
-  onDay: (events: number) => Promise<void> | void = () => undefined,
-): Promise<void> {
-  const offsets = await storeActivations(analytics, month);
-  for (let day = 0; day < MONTH_DAYS; day += 1) {
-    await storeDay(analytics, { month, day, offsets });
-    await onDay(firstOfDay(month, day + 1));
-  }
-}
-
 /** Number of the first usage event of a day. */
 function firstOfDay({ events }: StoredMonth, day: number): number {
   return Math.ceil((events * day) / MONTH_DAYS);
@@ -84,15 +68,26 @@ export async function storeActivations(analytics: AnalyticsStore, { fromAt }: St
   return Array.from({ length: partitionCount }, () => FIRST_OFFSET);
 }
 
-/** Stores one day of the month. `offsets` are moved to the partitions' new ends. */
+/**
+ * Stores one day of the month, or a part of it: the parts of a day one after another, each as a flush of its own. `offsets` are
+ * moved to the partitions' new ends. Returns the number of usage events.
+ */
 export async function storeDay(
   analytics: AnalyticsStore,
-  input: { readonly month: StoredMonth; readonly day: number; readonly offsets: number[] },
-): Promise<void> {
-  const { month, day, offsets } = input;
+  input: {
+    readonly month: StoredMonth;
+    readonly day: number;
+    readonly offsets: number[];
+    readonly part?: { readonly number: number; readonly of: number };
+  },
+): Promise<number> {
+  const { month, day, offsets, part = { number: 0, of: 1 } } = input;
+  const first = firstOfDay(month, day + part.number / part.of);
+  const next = firstOfDay(month, day + (part.number + 1) / part.of);
+  if (next === first) return 0;
   const { streamId } = MONTH_STREAM;
   await analytics.execute("TRUNCATE TABLE bench_usage");
-  await analytics.execute(usageSql(month, { day, offsets }));
+  await analytics.execute(usageSql(month, { first, next, offsets }));
   for (const sql of [rawSql(month), identitiesSql(month), ...MONTH_METERS.map(rollupSql)]) await analytics.execute(sql);
   const ends = await analytics.select<{ partition: number; end: string; clock: string }>(
     "SELECT logPartition AS partition, toString(max(logOffset) + 1) AS end, toString(max(receivedAt)) AS clock FROM bench_usage GROUP BY partition",
@@ -112,6 +107,7 @@ export async function storeDay(
       Number(clock),
     ]),
   });
+  return next - first;
 }
 
 /** One day of usage events: where they stand in the log and what they say. */
@@ -123,9 +119,10 @@ const STAGE_SQL = `CREATE TABLE IF NOT EXISTS bench_usage (
  * A tenth of the usage events belongs to the first customer, the rest to the others, smaller numbers more often (density 1/√x). They
  * arrive within 2 s, one in a hundred up to 6 hours late. Ids look like UUIDs. The partition is the one of the record key.
  */
-function usageSql(month: StoredMonth, { day, offsets }: { day: number; offsets: readonly number[] }): string {
-  const { events, customers, seed, fromAt } = month;
-  const first = firstOfDay(month, day);
+function usageSql(
+  { events, customers, seed, fromAt }: StoredMonth,
+  { first, next, offsets }: { first: number; next: number; offsets: readonly number[] },
+): string {
   const random = (purpose: number): string => `cityHash64(${seed}, n, ${purpose})`;
   const share = `(${random(2)} % 1000000) / 1000000`;
   return `INSERT INTO bench_usage
@@ -145,7 +142,7 @@ function usageSql(month: StoredMonth, { day, offsets }: { day: number; offsets: 
         arrivedAt - delayMs AS occurredAt, arrivedAt AS receivedAt,
         toUInt32(1 + ${random(5)} % 4000) AS inputTokens, toUInt32(1 + ${random(6)} % 800) AS outputTokens,
         ['small', 'medium', 'large'][1 + ${random(7)} % 3] AS model
-      FROM numbers(${firstOfDay(month, day + 1) - first}))`;
+      FROM numbers(${next - first}))`;
 }
 
 function rawSql({ seed }: StoredMonth): string {
