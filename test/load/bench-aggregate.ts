@@ -13,7 +13,7 @@ import { openStoppedFolder } from "@tallyhouse/standalone";
 import { meterVersion, until } from "@tallyhouse/testkit";
 import { type BenchPlace, runBench } from "./bench-place.ts";
 import { benchOptions, rounded } from "./options.ts";
-import { ProcessWatch } from "./processes.ts";
+import { microsecondsPerEvent, ProcessWatch } from "./processes.ts";
 import { audited, type Expected, proveCounted } from "./proof.ts";
 import { usageStream } from "./usage-stream.ts";
 
@@ -72,13 +72,13 @@ await runBench({ name: "aggregate", options, servers: ["kafka", "clickhouse"] },
     seconds: rounded(seconds, 2),
     eventsPerSecond: Math.round(events / seconds),
     warmUp: "included",
-    cpuMicrosecondsPerEvent: rounded(((cpuSeconds["aggregator"] ?? 0) * 1e6) / events, 2),
+    cpuMicrosecondsPerEvent: microsecondsPerEvent(cpuSeconds, events),
     cpuSeconds,
     memoryMegabytes,
     partitions: log.partitionCount,
     customers: 1_000,
     meters: METERS.length,
-    engines: Object.values(ports.adapters).slice(0, 2).join(", "),
+    engines: `${options.log === "kafka" ? "Kafka, one broker" : "embedded log"}, ${ports.adapters["analytics"]?.replace(/ at .*/, " over HTTP")}`,
     proof: isFull ? "counts, sum and audit A1 to A8" : "counts and sum",
     isProven: differences.length === 0,
     differences,

@@ -110,6 +110,12 @@ export class ProcessWatch {
   }
 }
 
+/** CPU of all processes together. */
+export function microsecondsPerEvent(cpuSeconds: Readonly<Record<string, number>>, events: number): number {
+  const seconds = Object.values(cpuSeconds).reduce((sum, each) => sum + each, 0);
+  return rounded((seconds * 1e6) / Math.max(1, events), 2);
+}
+
 /** Means of the first and the last span, and the largest. */
 export function memoryFigures(
   points: readonly { readonly atMs: number; readonly bytes: number }[],

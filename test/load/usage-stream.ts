@@ -16,6 +16,8 @@ export interface StreamedEvent {
   readonly inputTokens: number;
   /** Sent before, content and all. */
   readonly isRepeat: boolean;
+  /** Occurred in an hour that had ended, and is so to be billed at once. */
+  readonly isLate: boolean;
 }
 
 /**
@@ -46,7 +48,7 @@ export function* usageStream(options: {
     const inputTokens = 1 + Math.floor(random() * 4_000);
     const outputTokens = 1 + Math.floor(random() * 800);
     const text = `{"specversion":"1.0","id":"${id}","source":"bench","type":"llm.request","subject":"${customer}","time":"${time}","datacontenttype":"application/json","data":{"inputTokens":${inputTokens},"outputTokens":${outputTokens},"model":"small"}}`;
-    const event = { id, text, customer, inputTokens, isRepeat: false };
+    const event = { id, text, customer, inputTokens, isRepeat: false, isLate };
     if (recent.length < 10_000) recent.push(event);
     else recent[n % 10_000] = event;
     n += 1;
