@@ -37,12 +37,14 @@ export async function runBench(
   const folder = mkdtempSync(join(tmpdir(), "tallyhouse-bench-"));
   // PostgreSQL runs as another user when we are root, and must come through here to its own folder.
   chmodSync(folder, 0o711);
+  // Whatever else is made for a time, here or in a child, goes with it.
+  process.env["TMPDIR"] = folder;
   const removeFolder = (): void => rmSync(folder, { recursive: true, force: true, maxRetries: 10 });
   const releases: (() => unknown)[] = [removeFolder];
   const releaseAll = async (): Promise<void> => {
     for (let release = releases.pop(); release !== undefined; release = releases.pop()) await release();
   };
-  endOnSignal(releaseAll, removeFolder);
+  const ending = endOnSignal(releaseAll, removeFolder);
   try {
     const { env, serverPids } = await openServers(input, { folder, releases });
     const figures = await body({ folder, env, serverPids, onEnd: (release) => void releases.push(release) });
@@ -51,14 +53,20 @@ export async function runBench(
     printFigures({ bench: name, log, seed, ...figures, cores: cpus().length, node: process.versions.node });
     if (figures["isProven"] !== true) process.exitCode = 1;
   } catch (error) {
+    // What a signal takes away is missed by whoever still runs.
+    if (ending.aborted) return;
     process.exitCode = 1;
     process.stderr.write(`bench:${name} failed: ${error instanceof Error ? error.stack : String(error)}\n`);
     await releaseAll();
   }
 }
 
-/** Children end by themselves when this process exits, so the folder goes after them. */
-function endOnSignal(releaseAll: () => Promise<void>, removeFolder: () => void): void {
+/**
+ * Children end by themselves when this process exits, so the folder goes after them.
+ * @returns aborted from the first signal on.
+ */
+function endOnSignal(releaseAll: () => Promise<void>, removeFolder: () => void): AbortSignal {
+  const ending = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.once(signal, () => {
       const exit = (): never => {
@@ -66,9 +74,11 @@ function endOnSignal(releaseAll: () => Promise<void>, removeFolder: () => void):
         process.exit(128 + constants.signals[signal]);
       };
       for (const again of ["SIGINT", "SIGTERM"] as const) process.on(again, exit);
+      ending.abort();
       void releaseAll().finally(exit);
     });
   }
+  return ending.signal;
 }
 
 async function openServers(
