@@ -63,6 +63,8 @@ export function parseServerFlag(flag: string): WantedServer | null {
 export interface RunningServers {
   /** Variable → address, as the processes of the product read them. */
   readonly environment: Readonly<Record<string, string>>;
+  /** Name → process. */
+  readonly pids: Readonly<Record<string, number>>;
   /** Stops all, the last started first. */
   stop(): Promise<void>;
 }
@@ -73,6 +75,7 @@ export interface RunningServers {
  */
 export async function startServers(folder: string, wanted: readonly WantedServer[]): Promise<RunningServers> {
   const environment: Record<string, string> = {};
+  const pids: Record<string, number> = {};
   const running: LocalServer[] = [];
   const stop = async (): Promise<void> => {
     for (let server = running.pop(); server !== undefined; server = running.pop()) await server.stop();
@@ -85,10 +88,11 @@ export async function startServers(folder: string, wanted: readonly WantedServer
       const { server, address } = await named.start(place);
       running.push(server);
       environment[named.variable] = address;
+      pids[name] = server.pid;
     }
   } catch (error) {
     await stop();
     throw error;
   }
-  return { environment, stop };
+  return { environment, pids, stop };
 }

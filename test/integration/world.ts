@@ -61,7 +61,7 @@ export interface World {
   readonly ports: { readonly analytics: AnalyticsStore; readonly control: ControlStore; readonly log: EventLog };
   /** Runs `tallyhouse` with the world's environment; rejects when it fails. */
   command(args: readonly string[]): Promise<string>;
-  /** Resolves when every process answers `/readyz` with 200. */
+  /** Resolves when every process that was started, or each that is named, answers `/readyz` with 200. */
   untilReady(names?: readonly ProcessName[]): Promise<void>;
   /** Ends every process and removes the topic and both databases. */
   end(): Promise<void>;
@@ -75,8 +75,10 @@ export async function startWorld(input: {
   settings?: NodeJS.ProcessEnv;
   /** What one process gets instead of what all get. */
   settingsOf?: (process: ProcessName, env: Readonly<NodeJS.ProcessEnv>) => NodeJS.ProcessEnv;
+  /** The processes to start; all of them when absent. A gateway and the console are always needed. */
+  names?: readonly ProcessName[];
 }): Promise<World> {
-  const { servers, name } = input;
+  const { servers, name, names = NAMES } = input;
   const unique = randomBytes(6).toString("hex");
   const topic = `usage.events.v1.${name}-${unique}`;
   const places = await createDatabases(servers, `tallyhouse_${unique}`);
@@ -117,7 +119,7 @@ export async function startWorld(input: {
   await Promise.all([command(["migrate"]), command(["topic"])]);
   await command(["token", "add"]);
   const envOf = (each: ProcessName) => ({ ...env, ...input.settingsOf?.(each, env) });
-  const processes = startProcesses({ name, envOf, ports, urlOf, folder });
+  const processes = startProcesses({ name, names, envOf, ports, urlOf, folder });
   const opened = await openPorts(servers, { ...places, topic });
   const world: World = {
     processes,
@@ -128,8 +130,8 @@ export async function startWorld(input: {
     topic,
     ports: opened.ports,
     command,
-    untilReady: async (names = NAMES) => {
-      await Promise.all(names.map((each) => untilReady(processes[each])));
+    untilReady: async (awaited = names) => {
+      await Promise.all(awaited.map((each) => untilReady(processes[each])));
     },
     async end() {
       await Promise.all(Object.values(processes).map((each) => each.end()));
@@ -169,6 +171,7 @@ async function untilReady({ settings }: SupervisedProcess): Promise<void> {
 
 function startProcesses(input: {
   name: string;
+  names: readonly ProcessName[];
   envOf: (name: ProcessName) => NodeJS.ProcessEnv;
   ports: Readonly<Record<string, number>>;
   urlOf: (name: ProcessName) => string;
@@ -191,7 +194,7 @@ function startProcesses(input: {
     };
   };
   const processes = Object.fromEntries(NAMES.map((name) => [name, new SupervisedProcess(settingsOf(name))] as const));
-  for (const each of Object.values(processes)) each.start();
+  for (const each of input.names) processes[each]?.start();
   return processes as Record<ProcessName, SupervisedProcess>;
 }
 

@@ -6,7 +6,8 @@ interface Target {
   readonly token: string;
 }
 
-async function readStatus({ url, token }: Target): Promise<{ readonly waiting: number; readonly due: number }> {
+/** Records that wait to be stored, and work that is due at Stripe. */
+export async function readStatus({ url, token }: Target): Promise<{ readonly waiting: number; readonly due: number }> {
   const answer = await fetch(`${url}/admin/v1/status`, { headers: { authorization: `Bearer ${token}` } });
   if (!answer.ok) throw new Error(`the status answers ${answer.status}`);
   return (await answer.json()) as { waiting: number; due: number };

@@ -41,6 +41,11 @@ export class SupervisedProcess {
     this.settings = settings;
   }
 
+  /** Of the process that runs now; undefined before the first start. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   start(): void {
     this.#isWanted = true;
     this.#spawn();
