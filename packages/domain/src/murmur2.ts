@@ -1,10 +1,9 @@
 /**
- * Java-compatible murmur2 over bytes, as 32-bit signed integer.
+ * Java-compatible murmur2 over the first `length` bytes, as 32-bit signed integer.
  * @see https://github.com/apache/kafka/blob/trunk/clients/src/main/java/org/apache/kafka/common/utils/Utils.java (read 2026-11)
  */
-export function murmur2(bytes: Uint8Array): number {
+export function murmur2(bytes: Uint8Array, length = bytes.length): number {
   const multiplier = 0x5bd1e995;
-  const length = bytes.length;
   let hash = 0x9747b28c ^ length;
   const fullWords = length >> 2;
   for (let word = 0; word < fullWords; word += 1) {
@@ -30,7 +29,10 @@ export function murmur2(bytes: Uint8Array): number {
   return hash ^ (hash >>> 15);
 }
 
-/** The partition of a record key: Kafka's default partitioner, so Java clients and we agree. Result in [0, partitionCount). */
-export function partitionOfKey(key: Uint8Array, partitionCount: number): number {
-  return (murmur2(key) & 0x7fffffff) % partitionCount;
+/**
+ * The partition of a record key, the first `length` bytes: Kafka's default partitioner, so Java clients and we agree.
+ * Result in [0, partitionCount).
+ */
+export function partitionOfKey(key: Uint8Array, partitionCount: number, length = key.length): number {
+  return (murmur2(key, length) & 0x7fffffff) % partitionCount;
 }
