@@ -1,9 +1,9 @@
 /**
- * Java-compatible murmur2 over bytes, as 32-bit signed integer.
+ * Java-compatible murmur2 over the first `length` bytes, as 32-bit signed integer.
  * @see https://github.com/apache/kafka/blob/trunk/clients/src/main/java/org/apache/kafka/common/utils/Utils.java (read 2026-11)
  */
-export function murmur2(bytes: Uint8Array): number {
-  return murmur2Of(bytes, 0, bytes.length);
+export function murmur2(bytes: Uint8Array, length = bytes.length): number {
+  return murmur2Of(bytes, 0, length);
 }
 
 /** Of `bytes[at, end)`: a view of a part would cost more than its hash. */
@@ -35,9 +35,12 @@ function murmur2Of(bytes: Uint8Array, at: number, end: number): number {
   return hash ^ (hash >>> 15);
 }
 
-/** The partition of a record key: Kafka's default partitioner, so Java clients and we agree. Result in [0, partitionCount). */
-export function partitionOfKey(key: Uint8Array, partitionCount: number): number {
-  return (murmur2(key) & 0x7fffffff) % partitionCount;
+/**
+ * The partition of a record key, the first `length` bytes: Kafka's default partitioner, so Java clients and we agree.
+ * Result in [0, partitionCount).
+ */
+export function partitionOfKey(key: Uint8Array, partitionCount: number, length = key.length): number {
+  return (murmur2(key, length) & 0x7fffffff) % partitionCount;
 }
 
 /** {@link partitionOfKey} of the key that stands at `bytes[part.at, part.end)`. */

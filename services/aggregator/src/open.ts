@@ -175,7 +175,7 @@ function checkSeed(stored: StoredIdentity | null, { streamId, hashSeed }: Stream
     decidedAt: null,
     data: {},
   });
-  if (digests.fpHigh === fpHigh && digests.fpLow === fpLow) return;
+  if (digests.fpHigh === fpHigh && digests.word2 === fpLow) return;
   throw halt(
     "STREAM_MISMATCH",
     `STREAM_HASH_SEED is not the seed with which the identities of stream ${streamId} were stored: no retry would be recognised. Set the ` +
