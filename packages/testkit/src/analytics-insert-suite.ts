@@ -243,7 +243,8 @@ export function testInserts(store: () => AnalyticsStore): void {
   });
 
   test("a table that was migrated under a running process: new columns, wider types, new names, another table", async () => {
-    const migrate = async (sql: string): Promise<void> => store().execute(sql.replace("TABLE T", "TABLE contract_migrated"));
+    const migrate = async (sql: string): Promise<void> =>
+      store().execute(sql.replace("TABLE T", "TABLE contract_migrated"));
     const put = async (row: Readonly<Record<string, AnalyticsValue>>): Promise<void> =>
       store().insert({ table: "contract_migrated", columns: Object.keys(row), rows: [Object.values(row)] });
     const stored = async (): Promise<unknown> => store().select("SELECT * FROM contract_migrated ORDER BY ALL");
