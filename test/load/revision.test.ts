@@ -11,7 +11,7 @@ afterEach(() => {
 });
 
 /** A repository of two commits that differ in one file, with dependencies that no commit holds. */
-function repository(): { root: string; git(...args: string[]): string } {
+function repository(): { root: string; git: (...args: string[]) => string } {
   const root = mkdtempSync(join(tmpdir(), "tallyhouse-revision-test-"));
   folders.push(root);
   const git = (...args: string[]): string =>

@@ -13,7 +13,7 @@ const LOCK = "package-lock.json";
  */
 export function checkOut(input: { root: string; revision: string; onStarted(remove: () => void): void }): {
   readonly root: string;
-  remove(): void;
+  readonly remove: () => void;
 } {
   const { root, revision } = input;
   const git = (...args: string[]): string =>
