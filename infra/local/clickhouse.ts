@@ -1,11 +1,14 @@
-/** ClickHouse without a server: the HTTP front over chDB (clickhouse-front.ts) in a process of its own. */
+/** ClickHouse: the official image where containers run, else the HTTP front over chDB (clickhouse-front.ts) in a process of its own. */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
+import { containerRecipe, IMAGES, usesContainers } from "./container.ts";
 import { freePort } from "./free-port.ts";
-import { type LocalServer, startServer } from "./local-server.ts";
+import { type LocalServer, type ServerRecipe, startServer } from "./local-server.ts";
 
 const PROBE_TIMEOUT_MS = 1_000;
+/** Inside a container. */
+const HTTP_PORT = 8_123;
 /** Each statement that runs holds one thread of Node's pool, and files need some too: 8 statements + 8. */
 const THREADS = 16;
 const FRONT = join(import.meta.dirname, "clickhouse-front.ts");
@@ -19,6 +22,8 @@ export interface StartClickHouseOptions {
   /** With it, every request must name this user and {@link password}; without, everybody on this machine may ask. */
   readonly username?: string;
   readonly password?: string;
+  /** The front itself is meant, whatever else runs here. */
+  readonly isFront?: boolean;
 }
 
 /** A running front. */
@@ -28,17 +33,16 @@ export interface LocalClickHouse extends LocalServer {
 }
 
 /**
- * Starts the front on loopback and resolves when it answers `/ping`.
+ * Starts it on loopback and resolves when it answers `/ping`.
  * @throws {Error} when it ends before it answers (with the end of its log): the folder is in use, or the port is.
  */
 export async function startClickHouse(options: StartClickHouseOptions): Promise<LocalClickHouse> {
   const port = options.port ?? (await freePort());
   await mkdir(options.folder, { recursive: true });
+  const isContainer = options.isFront !== true && (await usesContainers());
   const server = await startServer({
-    name: `The ClickHouse front on port ${port}`,
-    // Node reads the size of its pool before its first line of JavaScript.
-    command: "env",
-    args: [`UV_THREADPOOL_SIZE=${THREADS}`, process.execPath, FRONT, JSON.stringify({ ...options, port })],
+    name: `ClickHouse on port ${port}`,
+    ...(isContainer ? await containerOf(options, port) : frontOf(options, port)),
     logPath: join(options.folder, "front.log"),
     isAnswering: () => answersPing(port),
   });
@@ -46,6 +50,31 @@ export async function startClickHouse(options: StartClickHouseOptions): Promise<
   url.username = options.username ?? "";
   url.password = options.password ?? "";
   return Object.assign(server, { url: url.href });
+}
+
+/** Without a name, the image's own user `default` may come from outside and needs no password. */
+function containerOf({ username, password = "" }: StartClickHouseOptions, port: number) {
+  const environment: Record<string, string> =
+    username === undefined
+      ? { CLICKHOUSE_SKIP_USER_SETUP: "1" }
+      : {
+          CLICKHOUSE_USER: username,
+          CLICKHOUSE_PASSWORD: password,
+          CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT: "1",
+        };
+  return containerRecipe({ image: IMAGES.clickhouse, port, insidePort: HTTP_PORT, environment });
+}
+
+function frontOf(
+  { folder, username, password }: StartClickHouseOptions,
+  port: number,
+): Pick<ServerRecipe, "command" | "args"> {
+  const settings = { folder, username, password, port };
+  // Node reads the size of its pool before its first line of JavaScript.
+  return {
+    command: "env",
+    args: [`UV_THREADPOOL_SIZE=${THREADS}`, process.execPath, FRONT, JSON.stringify(settings)],
+  };
 }
 
 async function answersPing(port: number): Promise<boolean> {

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { access, chown, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { containerRecipe, IMAGES, usesContainers } from "./container.ts";
 import { installDebianPackage } from "./debian-package.ts";
 import { freePort } from "./free-port.ts";
 import { type LocalServer, startServer } from "./local-server.ts";
@@ -12,6 +13,8 @@ const PROGRAMS = "/usr/lib/postgresql";
 const USER = "tallyhouse";
 /** Who runs the server when we are root, which PostgreSQL refuses: the first that exists. */
 const SYSTEM_USERS = ["postgres", "nobody"];
+/** Inside a container. */
+const POSTGRES_PORT = 5_432;
 const INITDB_TIMEOUT_MS = 60_000;
 const PROBE_TIMEOUT_MS = 5_000;
 
@@ -35,14 +38,15 @@ export interface LocalPostgres extends LocalServer {
 }
 
 /**
- * Starts one real PostgreSQL server (loopback only, password by SCRAM, fsync on) and resolves when it answers. No Docker:
- * the Debian package, which is installed when it is missing and we are root.
+ * Starts one real PostgreSQL server (loopback only, password by SCRAM, fsync on) and resolves when it answers. The official image
+ * where containers run (container.ts), else the Debian package, which is installed when it is missing and we are root.
  * @throws {Error} when there is no PostgreSQL, or it ends before it answers (with the end of its log).
  */
 export async function startPostgres(options: StartPostgresOptions): Promise<LocalPostgres> {
-  const programs = await programFolder();
   const { folder } = options;
   const port = options.port ?? (await freePort());
+  if (await usesContainers()) return startContainer(folder, port);
+  const programs = await programFolder();
   const user = await serverUser();
   await mkdir(folder, { recursive: true });
   if (user !== null) await chown(folder, user.uid, user.gid);
@@ -66,6 +70,32 @@ export async function startPostgres(options: StartPostgresOptions): Promise<Loca
     stopSignal: "SIGINT",
     // The children of a killed postmaster hold its shared memory until they have noticed.
     passingFailure: /pre-existing shared memory block/,
+  });
+  return Object.assign(server, { url: `postgres://${USER}:${password}@127.0.0.1:${port}/postgres` });
+}
+
+async function startContainer(folder: string, port: number): Promise<LocalPostgres> {
+  await mkdir(folder, { recursive: true });
+  const password = randomBytes(24).toString("hex");
+  const recipe = await containerRecipe({
+    image: IMAGES.postgres,
+    port,
+    insidePort: POSTGRES_PORT,
+    environment: {
+      POSTGRES_DB: "postgres",
+      POSTGRES_USER: USER,
+      POSTGRES_PASSWORD: password,
+      POSTGRES_INITDB_ARGS: "--encoding=UTF8 --locale=C",
+    },
+  });
+  const { container } = recipe;
+  const server = await startServer({
+    name: `PostgreSQL on port ${port}`,
+    ...recipe,
+    logPath: join(folder, "postgres.log"),
+    // Over TCP: while the image makes the database, a server answers on its socket alone.
+    isAnswering: () => succeeds("docker", ["exec", container, "pg_isready", "-q", "-h", "127.0.0.1"]),
+    stopSignal: "SIGINT",
   });
   return Object.assign(server, { url: `postgres://${USER}:${password}@127.0.0.1:${port}/postgres` });
 }
@@ -136,8 +166,11 @@ async function initialise(place: { folder: string; programs: string; user: Serve
 }
 
 async function isReady(programs: string, port: number): Promise<boolean> {
-  const args = ["-q", "-h", "127.0.0.1", "-p", String(port)];
-  return run(join(programs, "pg_isready"), args, { timeout: PROBE_TIMEOUT_MS }).then(
+  return succeeds(join(programs, "pg_isready"), ["-q", "-h", "127.0.0.1", "-p", String(port)]);
+}
+
+async function succeeds(command: string, args: readonly string[]): Promise<boolean> {
+  return run(command, args, { timeout: PROBE_TIMEOUT_MS }).then(
     () => true,
     () => false,
   );

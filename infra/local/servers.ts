@@ -5,6 +5,7 @@
 import { once } from "node:events";
 import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
+import { usesContainers } from "./container.ts";
 import { parseServerFlag, SERVER_NAMES, startServers } from "./servers-by-name.ts";
 
 const flags = process.argv.slice(2);
@@ -23,6 +24,9 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => st
 const running = await startServers(folder, servers);
 for (const [variable, address] of Object.entries(running.environment))
   process.stdout.write(`export ${variable}=${address}\n`);
-process.stderr.write(`Data is below ${folder}. Ctrl-C stops the servers.\n`);
+const end = (await usesContainers())
+  ? "Ctrl-C removes the containers and their data."
+  : `Data is below ${folder}. Ctrl-C stops the servers.`;
+process.stderr.write(`${end}\n`);
 if (!stopped.signal.aborted) await once(stopped.signal, "abort");
 await running.stop();

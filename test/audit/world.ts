@@ -15,6 +15,8 @@ import {
   type MeterVersion,
   partitionOfEvent,
   recordKeyOf,
+  type StreamIdentity,
+  type StreamPredecessor,
   type UsageEvent,
 } from "@tallyhouse/domain";
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
@@ -27,10 +29,8 @@ const KEY: ControlKey = { name: "test", secret: Buffer.from("signing key of this
 const MINUTE_MS = 60_000;
 
 /** The stream of these tests, and what the auditor is told of it. */
-export const STREAM = { streamId: 1, partitionCount: PARTITIONS, bookingWindowSeconds: 900 };
+export const STREAM = { streamId: 1, partitionCount: PARTITIONS, bookingWindowSeconds: 900, predecessors: [] };
 const AUDITED = {
-  ...STREAM,
-  predecessors: [],
   horizonSeconds: 840 * 3_600,
   maxAgeSeconds: 816 * 3_600,
   maxAheadSeconds: 300,
@@ -42,12 +42,10 @@ export const STARTED_AT = Math.floor(Date.now() / DAY_MS) * DAY_MS - 2 * DAY_MS 
 export interface World {
   readonly analytics: AnalyticsStore;
   readonly log: MemoryLog;
-  readonly stream: {
-    readonly streamId: number;
-    readonly partitionCount: number;
-    readonly bookingWindowSeconds: number;
+  readonly stream: Omit<StreamIdentity, "hashSeed" | "predecessors"> & {
+    readonly predecessors: readonly StreamPredecessor[];
   };
-  readonly clock: { now(): number };
+  readonly clock: { at: number; now(): number };
   audit(checks?: readonly AuditCheck[]): Promise<AuditReport>;
   /** Appends records as received at this instant; the partition is the record's own. The reader that is named hears of it. */
   append(receivedAt: number, records: readonly LogRecord[], reader?: MemoryLog): void;
@@ -61,11 +59,32 @@ export async function openWorld(options: { bookingWindowSeconds?: number; isLive
   const { bookingWindowSeconds = 900, isLive = false } = options;
   const folder = await mkdtemp(join(tmpdir(), "tallyhouse-audit-"));
   const opened = await openClickHouse({ path: join(folder, "clickhouse") });
-  const analytics = opened.store;
-  await migrateClickHouse(analytics, MIGRATIONS);
-  const stream = { ...STREAM, bookingWindowSeconds };
+  await migrateClickHouse(opened.store, MIGRATIONS);
   const clock = { at: STARTED_AT, now: () => (isLive ? Date.now() : clock.at) };
-  const log = new MemoryLog({ partitionCount: PARTITIONS, clock, batchRecordsMax: 50 });
+  const close = async (): Promise<void> => {
+    await opened.close();
+    await rm(folder, { recursive: true });
+  };
+  return worldOf({ ...STREAM, bookingWindowSeconds }, { analytics: opened.store, clock, close });
+}
+
+/** A new, empty log whose stream goes on from the one of a world, in the same tables, which the older world closes. */
+export function successorOf(before: World, partitionCount: number, isLost = false): World {
+  const { streamId, predecessors } = before.stream;
+  const stream = {
+    ...before.stream,
+    streamId: streamId + 1,
+    partitionCount,
+    predecessors: [...predecessors, { streamId, partitionCount: before.stream.partitionCount, isLost }],
+  };
+  return worldOf(stream, { analytics: before.analytics, clock: before.clock, close: () => Promise.resolve() });
+}
+
+function worldOf(
+  stream: World["stream"],
+  { analytics, clock, close }: Pick<World, "analytics" | "clock" | "close">,
+): World {
+  const log = new MemoryLog({ partitionCount: stream.partitionCount, clock, batchRecordsMax: 50 });
   const world: World = {
     analytics,
     log,
@@ -86,10 +105,7 @@ export async function openWorld(options: { bookingWindowSeconds?: number; isLive
       aggregator.stop();
       await aggregator.ended;
     },
-    async close() {
-      await opened.close();
-      await rm(folder, { recursive: true });
-    },
+    close,
   };
   return world;
 }
@@ -133,8 +149,8 @@ export function recordOf(event: UsageEvent, partition = partitionOfEvent(event, 
 }
 
 /** One control record, or one for every partition. */
-export function controlOf(fact: ControlFact, partition?: number): LogRecord[] {
-  const partitions = partition === undefined ? Array.from({ length: PARTITIONS }, (_, n) => n) : [partition];
+export function controlOf(fact: ControlFact, partition?: number, partitionCount = PARTITIONS): LogRecord[] {
+  const partitions = partition === undefined ? Array.from({ length: partitionCount }, (_, n) => n) : [partition];
   return partitions.map((each) => encodeControl({ fact, partition: each, key: KEY }));
 }
 

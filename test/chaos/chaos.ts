@@ -15,6 +15,7 @@ import { AGGREGATORS, Faults } from "./faults.ts";
 import { ChaosCorrections } from "./corrections.ts";
 import { openGroupOffsets } from "./group-offsets.ts";
 import { InsertProxy } from "./insert-proxy.ts";
+import { LateMeters } from "./late-meters.ts";
 import { chaosOptions } from "./options.ts";
 import { planFaults, type PlannedFault } from "./plan.ts";
 import { prove } from "./proof.ts";
@@ -23,7 +24,7 @@ import { newTally, printTally, type Tally } from "./tally.ts";
 import { type ChaosServers, startServers } from "./servers.ts";
 import { UsageSource } from "./usage-source.ts";
 
-const METERS_FILE = new URL("meters.yaml", import.meta.url);
+const METERS_FILE = readFileSync(new URL("meters.yaml", import.meta.url), "utf8");
 const LOGS = new URL("../../.test-results/chaos/", import.meta.url).pathname;
 const FAULTS_AT_ONCE_MAX = 4;
 const WAIT_MS = 50;
@@ -31,6 +32,8 @@ const RECOVERY_MAX_MS = 600_000;
 const MINUTE_MS = 60_000;
 const EVENTS_PER_FAULT = 10_000;
 
+// Faults take hold of processes of this machine: strace, SIGSTOP, a disk of their own.
+process.env["LOCAL_SERVERS"] = "processes";
 // One listener for each process and server, so that none outlives a run that dies.
 process.setMaxListeners(100);
 // An exit that is asked for ends them too.
@@ -78,7 +81,7 @@ async function runWorld(faults: readonly PlannedFault[], tally: Tally): Promise<
         clickhouseUrl: servers.clickhouse.url,
         postgresUrl: servers.postgres.url,
       },
-      metersFile: readFileSync(METERS_FILE, "utf8"),
+      metersFile: METERS_FILE,
       settings: { REPORT_INTERVAL_MS: "3000", BOOKING_WINDOW_SECONDS: "15" },
       settingsOf: (name, env) => {
         const aggregator = AGGREGATORS.find((each) => each === name);
@@ -139,7 +142,8 @@ async function torment(input: {
     pick: (random) => load.pickAcknowledged(random),
   });
   const offsets = await openGroupOffsets(world);
-  const faults = new Faults({ world, servers, proxies, watch, offsets });
+  const lateMeters = new LateMeters({ urls: world.gatewayUrls, token: world.token, metersFile: METERS_FILE });
+  const faults = new Faults({ world, servers, proxies, watch, offsets, lateMeters });
   const loading = new AbortController();
   const running = Promise.all([load.run(loading.signal), corrections.run(loading.signal)]);
   try {
@@ -147,7 +151,7 @@ async function torment(input: {
     await untilRecovered(watch);
     loading.abort();
     await running;
-    const proof = await prove({ world, load, corrections, source });
+    const proof = await prove({ world, load, corrections, source, lateMeters: lateMeters.keys });
     tally.addWorld({ faults, watch, load, proof, processes: world.processes });
     for (const line of proof.differences) say(`DIFFERENCE ${line}`);
     say(`world proven: ${JSON.stringify({ ...proof, differences: proof.differences.length })}`);

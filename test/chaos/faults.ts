@@ -8,8 +8,9 @@ import { seededRandom } from "@tallyhouse/standalone/demo";
 import { until } from "@tallyhouse/testkit";
 import type { ProcessName, World } from "../integration/world.ts";
 import { SupervisedProcess } from "../support/supervised-process.ts";
-import type { InsertProxy, Verdict } from "./insert-proxy.ts";
-import { type Killed, nameOf, type PlannedFault, type Point, type SystemCall } from "./plan.ts";
+import type { InsertProxy, Trap, Verdict } from "./insert-proxy.ts";
+import type { LateMeters } from "./late-meters.ts";
+import { type BackfillStep, type Killed, nameOf, type PlannedFault, type Point, type SystemCall } from "./plan.ts";
 import type { RecoveryWatch } from "./recovery.ts";
 import { type ChaosServers, dyingAt, killAtCall } from "./servers.ts";
 import { VictimLocks } from "./victim-locks.ts";
@@ -20,6 +21,10 @@ const CLOCK_MARGIN_MS = 60_000;
 /** Kafka's session is 10 s; a successor then needs some for its loads. */
 const TAKEOVER_MS = 14_000;
 const TRAP_TIMEOUT_MS = 45_000;
+/** The activation goes through the console, the log and a flush first, each of which another fault may hold up. */
+const BACKFILL_TRAP_TIMEOUT_MS = 180_000;
+/** Only the pages of a backfill are limited so. */
+const PAGE_STATEMENT = "LIMIT {rowsMax:";
 /** Of a minute each. */
 const READY_ATTEMPTS_MAX = 10;
 const CALL_TIMEOUT_MS = 20_000;
@@ -57,6 +62,7 @@ export interface FaultTarget {
   readonly proxies: Readonly<Record<AggregatorName, InsertProxy>>;
   readonly watch: RecoveryWatch;
   readonly offsets: TopicOffsets;
+  readonly lateMeters: LateMeters;
 }
 
 /** Runs one fault after another, several at once; counts the hits of each point. */
@@ -95,6 +101,10 @@ export class Faults {
         return this.#onAggregator(how, (name) => this.#killInFlush(name, point, how));
       case "open":
         return this.#onAggregator(how, (name) => this.#killInOpen(name, point.table, how));
+      case "backfill":
+        return this.#locks.hold(["late meter"], () =>
+          this.#onAggregator(how, (name) => this.#killInBackfill(name, point.step, how)),
+        );
       case "call":
         return this.#locks.hold(["clickhouse"], () => this.#killAtCall(point, how));
       case "zombie":
@@ -183,10 +193,32 @@ export class Faults {
     return isHit;
   }
 
+  /** A meter comes while usage flows, and the aggregator dies while it counts what was there before. */
+  async #killInBackfill(name: AggregatorName, step: BackfillStep, how: Context): Promise<boolean> {
+    const { watch, lateMeters } = this.#target;
+    const timeoutMs = BACKFILL_TRAP_TIMEOUT_MS;
+    const die = async (): Promise<Verdict> => {
+      watch.note(how.name);
+      await this.#killProcess(name);
+      return "cut";
+    };
+    const page = { statement: "select", table: "raw_events", holding: PAGE_STATEMENT } as const;
+    const untilDead = {
+      page: () => this.#trap(name, { ...page, stage: "sent", timeoutMs }, die),
+      rollup: async () =>
+        (await this.#trap(name, { ...page, stage: "answered", timeoutMs }, async () => "go-on")) &&
+        this.#trap(name, { statement: "insert", table: "rollup", stage: "half" }, die),
+      record: () => this.#trap(name, { statement: "insert", table: "backfills", stage: "before", timeoutMs }, die),
+    }[step];
+    const [isHit] = await Promise.all([untilDead(), lateMeters.add()]);
+    await this.#untilReady([name]);
+    return isHit;
+  }
+
   /** Resolves when the request has passed on, or none came. */
   async #trap(
     name: AggregatorName,
-    at: { statement: "insert" | "select"; table: string; stage: "before" | "half" | "sent" | "answered" },
+    at: Omit<Trap, "act"> & { readonly timeoutMs?: number },
     act: () => Promise<Verdict>,
   ): Promise<boolean> {
     const { promise: done, resolve, reject } = Promise.withResolvers<void>();
@@ -203,7 +235,7 @@ export class Faults {
         }
       },
     };
-    if (!(await this.#target.proxies[name].set(trap, TRAP_TIMEOUT_MS))) return false;
+    if (!(await this.#target.proxies[name].set(trap, at.timeoutMs ?? TRAP_TIMEOUT_MS))) return false;
     await done;
     return true;
   }

@@ -56,6 +56,25 @@ async function trapped(stage: Stage, verdict: Verdict, whileHeld: () => void = (
   return { isSprung: await isSprung, answer };
 }
 
+test("a trap for a statement with a text takes no other of the same table", async () => {
+  const select = async (sql: string): Promise<string> =>
+    (await fetch(`http://127.0.0.1:${proxy.port}/`, { method: "POST", body: sql })).text();
+  const taken: string[] = [];
+  const act = (): Verdict => {
+    taken.push(`after ${arrived.length}`);
+    return "go-on";
+  };
+  const isSprung = proxy.set(
+    { statement: "select", table: "raw_events", holding: "LIMIT {n:", stage: "before", act },
+    5_000,
+  );
+  await select("SELECT 1 FROM raw_events");
+  await select("SELECT 1 FROM raw_events LIMIT {n:UInt32}");
+  await select("SELECT 1 FROM raw_events LIMIT {n:UInt32}");
+  expect(await isSprung).toBe(true);
+  expect(taken).toEqual(["after 1"]);
+});
+
 test("other requests pass while a trap waits, and a trap that meets nothing says so", async () => {
   const isSprung = proxy.set({ statement: "insert", table: "rollup", stage: "before", act: () => "cut" }, 300);
   expect(await insertInto("raw_events")).toBe("answer 1");

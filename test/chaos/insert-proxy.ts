@@ -22,6 +22,8 @@ export type Verdict = "go-on" | "cut" | "half-close" | "twice";
 export interface Trap {
   readonly statement: "insert" | "select";
   readonly table: string;
+  /** A text that the statement holds, where the table does not say enough. */
+  readonly holding?: string;
   readonly stage: Stage;
   /** Runs while the request stands at the stage. */
   act(): Promise<Verdict> | Verdict;
@@ -207,7 +209,7 @@ function fits(trap: Omit<Trap, "stage">, asked: Asked, insertInto: string | unde
   if (insertInto !== undefined) return false;
   // A statement stands in the body, or in the URL.
   const statement = `${statementOfUrl(asked.path)} ${asked.body.subarray(0, STATEMENT_BYTES_MAX).toString("latin1")}`;
-  return new RegExp(String.raw`\bFROM ${trap.table}\b`).test(statement);
+  return new RegExp(String.raw`\bFROM ${trap.table}\b`).test(statement) && statement.includes(trap.holding ?? "");
 }
 
 function statementOfUrl(path: string | undefined): string {

@@ -35,11 +35,19 @@ export const FLUSH_TABLES = ["raw_events", "identities", "rollup", "progress"] a
 /** What an opening aggregator reads. */
 export const OPEN_TABLES = ["progress", "identities", "control_records", "rollup", "raw_events"] as const;
 
+/**
+ * Where an aggregator stands in a backfill: it reads a page of what was there before the meter, it writes rollup rows after such
+ * a page (rows of the backfill, or the live fold's beside it), or it has written all and not said so.
+ */
+export const BACKFILL_STEPS = ["page", "rollup", "record"] as const;
+export type BackfillStep = (typeof BACKFILL_STEPS)[number];
+
 /** A kill point. */
 export type Point =
   | { readonly kind: "kill"; readonly victim: Killed }
   | { readonly kind: "flush"; readonly table: (typeof FLUSH_TABLES)[number]; readonly stage: Stage }
   | { readonly kind: "open"; readonly table: (typeof OPEN_TABLES)[number] }
+  | { readonly kind: "backfill"; readonly step: BackfillStep }
   | { readonly kind: "call"; readonly call: SystemCall; readonly isTwice: boolean }
   | { readonly kind: "zombie"; readonly stage: "half" | "sent" }
   | { readonly kind: "twin" }
@@ -67,6 +75,8 @@ export function nameOf(point: Point): string {
       return `aggregator killed, ${point.table} ${STAGE_NAMES[point.stage]}`;
     case "open":
       return `aggregator killed in its load of ${point.table}`;
+    case "backfill":
+      return BACKFILL_NAMES[point.step];
     case "call":
       return `clickhouse killed at ${point.call}${point.isTwice ? ", again in recovery" : ""}`;
     case "zombie":
@@ -92,6 +102,11 @@ const STAGE_NAMES: Readonly<Record<Stage, string>> = {
   sent: "unacknowledged",
   answered: "acknowledged",
 };
+const BACKFILL_NAMES: Readonly<Record<BackfillStep, string>> = {
+  page: "aggregator killed in a backfill, reading a page",
+  rollup: "aggregator killed in a backfill, rollup half sent",
+  record: "aggregator killed in a backfill, all written and unrecorded",
+};
 const PROXY_NAMES = {
   cut: "proxy cuts between request and answer",
   "half-close": "proxy half-closes mid-body",
@@ -116,6 +131,7 @@ export function allPoints(): Point[] {
     { kind: "clock", hours: 1 },
     { kind: "clock", hours: -1 },
     { kind: "disk-full" },
+    ...BACKFILL_STEPS.map((step) => ({ kind: "backfill", step }) as const),
   ];
 }
 

@@ -29,8 +29,10 @@ export async function prove(input: {
   load: ChaosLoad;
   corrections: ChaosCorrections;
   source: UsageSource;
+  /** Keys of the meters that came under load. */
+  lateMeters: readonly string[];
 }): Promise<Proof> {
-  const { world, load, corrections, source } = input;
+  const { world, load, corrections, source, lateMeters } = input;
   await world.untilReady();
   await load.settle(SETTLE_MAX_MS);
   const target = { url: world.gatewayUrls[0], token: world.token };
@@ -39,7 +41,7 @@ export async function prove(input: {
   await untilFolded(target, SETTLE_MAX_MS);
   await untilReported(target);
   const { analytics } = world.ports;
-  const oracle = source.totals(load.made, corrections.asked);
+  const oracle = source.totals(load.made, corrections.asked, lateMeters);
   const truth = await readTruth(world.emulatorUrl);
   const fates = await readFates(analytics);
   const differences = [
@@ -47,7 +49,7 @@ export async function prove(input: {
     ...(await identityDifferences(analytics, load.made)),
     ...unexpectedFates(fates),
     ...differenceOf("stored totals", await storedTotals(analytics), oracle),
-    ...differenceOf("totals of the emulator", withoutZeros(emulatorTotals(truth)), hourlyOf(oracle)),
+    ...differenceOf("totals of the emulator", withoutZeros(emulatorTotals(truth)), hourlyOf(oracle, lateMeters)),
     ...(await auditDifferences(world)),
   ];
   return {
@@ -102,12 +104,13 @@ async function storedTotals(analytics: AnalyticsStore): Promise<TotalLine[]> {
   return rows.map(({ line }) => line).sort();
 }
 
-/** What the reporter sends: `requests`, `tokens` and `cost` by customer and hour. */
-function hourlyOf(lines: readonly TotalLine[]): string[] {
+/** What the reporter sends: `requests`, `tokens`, `cost` and the late meters by customer and hour. */
+function hourlyOf(lines: readonly TotalLine[], lateMeters: readonly string[]): string[] {
+  const reported = new Set(["requests", "tokens", "cost", ...lateMeters]);
   const totals = new Map<string, bigint>();
   for (const line of lines) {
     const [customer, meter = "", windowStart, , quantity = ""] = line.split(",");
-    if (!["requests", "tokens", "cost"].includes(meter)) continue;
+    if (!reported.has(meter)) continue;
     const hourAt = Math.floor((Number(windowStart) * 1_000) / HOUR_MS) * HOUR_MS;
     const key = `${customer},${meter},${formatInstant(hourAt)}`;
     totals.set(key, (totals.get(key) ?? 0n) + (parseQuantity(quantity) ?? 0n));

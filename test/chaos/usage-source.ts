@@ -108,8 +108,11 @@ export class UsageSource {
     return this.#baseAt - hoursBack * HOUR_MS + Math.floor(moment * HOUR_MS);
   }
 
-  /** What the totals must be when the usage events [0, end) are counted, once each, but for what was corrected. */
-  totals(end: number, corrected: Corrected): TotalLine[] {
+  /**
+   * What the totals must be when the usage events [0, end) are counted, once each, but for what was corrected. A late meter
+   * counts the tokens too, whenever it came.
+   */
+  totals(end: number, corrected: Corrected, lateMeters: readonly string[] = []): TotalLine[] {
     const totals = new Map<string, number>();
     const callers = new Map<string, Set<string>>();
     const merge = (key: string, value: number, join: (a: number, b: number) => number): void => {
@@ -122,9 +125,9 @@ export class UsageSource {
       if (usage === null) continue;
       const { customer, at, model, tokens, costUnits, caller } = usage;
       const windowStart = (Math.floor(at / WINDOW_MS) * WINDOW_MS) / 1_000;
-      // `requests` and `tokens` have the model as dimension; the others have none.
+      // `requests`, `tokens` and late meters have the model as dimension; the others have none.
       merge(`${customer},requests,${windowStart},${model}`, 1, add);
-      merge(`${customer},tokens,${windowStart},${model}`, tokens, add);
+      for (const meter of ["tokens", ...lateMeters]) merge(`${customer},${meter},${windowStart},${model}`, tokens, add);
       merge(`${customer},cost,${windowStart},`, costUnits, add);
       merge(`${customer},largest,${windowStart},`, tokens, Math.max);
       merge(`${customer},smallest,${windowStart},`, tokens, Math.min);

@@ -12,7 +12,7 @@ let front: LocalClickHouse;
 let client: ClickHouseClient;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "tallyhouse-front-"));
-  front = await startClickHouse({ folder, username: "tally", password: "p@ss:word" });
+  front = await startClickHouse({ folder, isFront: true, username: "tally", password: "p@ss:word" });
   client = createClient({ url: front.url, log: { level: ClickHouseLogLevel.OFF } });
 });
 afterAll(async () => {
@@ -197,7 +197,7 @@ describe("the ClickHouse front", () => {
   });
 
   it("ends in order: a statement that runs is answered first", async () => {
-    const other = await startClickHouse({ folder: join(folder, "other") });
+    const other = await startClickHouse({ folder: join(folder, "other"), isFront: true });
     const { origin } = new URL(other.url);
     const slow = fetch(origin, { method: "POST", body: "SELECT sleepEachRow(1), 'slow' FROM numbers(3)" });
     const processes = `${origin}/?query=${encodeURIComponent("SELECT count() FROM system.processes WHERE query LIKE '%slow%'")}`;

@@ -63,6 +63,26 @@ it("G1 keeps every acknowledged record through a broker's SIGKILL, and the appen
   }
 }, 180_000);
 
+it("G9 an opening waits for a broker that is coming back", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tallyhouse-kafka-"));
+  const kafka = await startKafka({ folder });
+  try {
+    const options = { ...freshLogOptions([kafka.brokers], 1), openBudgetMs: 60_000 };
+    const under = await openKafkaUnderTest(options);
+    await under.opened.log.append([logRecord(0, "before")]);
+    await under.opened.close();
+    kafka.kill();
+    const opening = openKafkaLog(options);
+    await kafka.restart();
+    const again = await opening;
+    expect((await again.log.bounds(0)).endOffset).toBe(1);
+    await again.close();
+  } finally {
+    await kafka.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}, 120_000);
+
 it("G9 a consumer whose broker stays away ends through `failed`", async () => {
   const folder = await mkdtemp(join(tmpdir(), "tallyhouse-kafka-"));
   const kafka = await startKafka({ folder });

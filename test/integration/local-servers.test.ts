@@ -36,7 +36,8 @@ async function askRedis(url: string, command: string): Promise<string> {
 /** `npm run servers` with these flags; resolves with its addresses and a way to end it as Ctrl-C does. */
 async function startScript(flags: readonly string[]) {
   const child = spawn(process.execPath, [SERVERS, ...flags], {
-    env: { ...process.env, SERVERS_FOLDER: folder },
+    // A container's data lasts as long as the command.
+    env: { ...process.env, SERVERS_FOLDER: folder, LOCAL_SERVERS: "processes" },
     stdio: ["ignore", "pipe", "inherit"],
   });
   const ended = once(child, "close");

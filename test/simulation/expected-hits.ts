@@ -14,6 +14,7 @@ const READS = [
   "countIdentities",
   "readControls",
   "readIdentities",
+  "readLastIdentity",
   "readPage",
   "readPending",
   "readProgress",

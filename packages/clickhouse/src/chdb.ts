@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { TallyhouseError } from "@tallyhouse/domain";
 import { type Connection, Lane, type Scanner, storeUnavailable } from "./lane.ts";
+import { removeFileNames, withNamelessFile } from "./nameless-file.ts";
 import { BACKGROUND_SETTINGS, knownSettings, READER_SETTINGS, setStatement, WRITER_SETTINGS } from "./settings.ts";
 import type { Channels } from "./store.ts";
 
@@ -21,6 +22,7 @@ const STATEMENTS_PER_CONNECTION = 1;
 export async function openChdb(path: string): Promise<Channels> {
   await mkdir(path, { recursive: true });
   const writer = await connect(path);
+  await removeFileNames(path);
   const reader = await connect(path);
   const names = await writer.select<{ name: string }>("SELECT name FROM system.settings", undefined);
   const known = new Set(names.map(({ name }) => name));
@@ -59,8 +61,11 @@ async function connect(path: string): Promise<Connection> {
       return result.json<Row>();
     },
     async insert({ table, columns, body }) {
-      // Not client.insert: it decodes a stream chunk by chunk and tears characters apart.
-      await connection.chdb.rawInsert({ table, columns, values: body, format: "JSONCompactEachRow" });
+      // Through a file, because rawInsert takes text formats only.
+      await withNamelessFile(path, body, async (file) => {
+        const target = `INSERT INTO ${table} (${columns.join(", ")})`;
+        await client.command({ query: `${target} FROM INFILE '${file}' COMPRESSION 'none' FORMAT Native` });
+      });
     },
     async command(query) {
       await client.command({ query });

@@ -3,6 +3,7 @@ import { assert, type ErrorAction, TallyhouseError } from "@tallyhouse/domain";
 /** What a lane needs from an engine. Each call is one statement; errors are the engine's own. */
 export interface Connection {
   select<Row>(sql: string, params: Readonly<Record<string, unknown>> | undefined): Promise<Row[]>;
+  /** `body`: one block in the Native format. */
   insert(input: { table: string; columns: readonly string[]; body: Buffer }): Promise<void>;
   command(sql: string): Promise<void>;
   close(): Promise<void>;

@@ -106,7 +106,7 @@ async function insertBody(
   { table, columns, body }: { table: string; columns: readonly string[]; body: Buffer },
 ): Promise<void> {
   const { stream } = await client.exec({
-    query: `INSERT INTO ${table} (${columns.join(", ")}) FORMAT JSONCompactEachRow`,
+    query: `INSERT INTO ${table} (${columns.join(", ")}) FORMAT Native`,
     values: Readable.from([body], { objectMode: false }),
   });
   // The socket is free for the next request only after the answer was read.

@@ -25,6 +25,10 @@ export const WRITER_SETTINGS: Settings = {
   insert_deduplicate: 0,
   max_partitions_per_insert_block: 0,
   input_format_skip_unknown_fields: 0,
+  // Rows are encoded for the column types that the adapter has learnt: another type is an error, never a conversion.
+  input_format_native_allow_types_conversion: 0,
+  // One thread takes one block, so that an insert makes one part in each of its partitions.
+  max_insert_threads: 1,
   distributed_foreground_insert: 1,
   session_timezone: "UTC",
 };

@@ -1,6 +1,8 @@
-import { type AnalyticsStore, type AnalyticsValue, assert } from "@tallyhouse/domain";
+import { type AnalyticsStore, type AnalyticsValue, assert, InvariantError } from "@tallyhouse/domain";
+import type { Column } from "./column-types.ts";
 import { encodeRows } from "./encode.ts";
 import { assertIdentifiers, type Connection, type Lane, type Scanner, storeUnavailable } from "./lane.ts";
+import { type KnownTable, TableColumns } from "./table-columns.ts";
 
 /** A connection whose settings stand, and the queue before it. */
 export interface Channel<Opened = Connection> {
@@ -21,8 +23,9 @@ export interface Channels {
 /** The analytics store over channels for writing, reading and scanning, so that none waits for another. */
 export function createAnalyticsStore(channels: Channels): AnalyticsStore {
   const { writer, reader } = channels;
+  const tables = new TableColumns();
   return {
-    insert: async (input) => insert(writer, input),
+    insert: async (input) => insert(writer, tables, input),
     async select<Row>(sql: string, params?: Readonly<Record<string, unknown>>): Promise<Row[]> {
       if (params !== undefined) assertParams(params);
       try {
@@ -71,19 +74,56 @@ async function scan(
   }
 }
 
-async function insert(
-  { connection, lane }: Channel,
-  input: { table: string; columns: readonly string[]; rows: readonly (readonly AnalyticsValue[])[] },
-): Promise<void> {
+/** What {@link AnalyticsStore.insert} is given. */
+interface Insert {
+  readonly table: string;
+  readonly columns: readonly string[];
+  readonly rows: readonly (readonly AnalyticsValue[])[];
+}
+
+async function insert(writer: Channel, tables: TableColumns, input: Insert): Promise<void> {
   const { table, columns, rows } = input;
   assertIdentifiers([table, ...columns]);
   if (rows.length === 0) return;
-  // Encoded before the queue: the caller may reuse its arrays once this call has returned a promise.
-  const body = encodeRows(columns.length, rows);
+  // Encoded before the queue: an encoded row takes less memory than the caller's, and nothing waits for it later.
+  const body = encodeAsKnown(tables, input) ?? encode(await learn(writer, tables, table), input);
   try {
-    await lane.run(async () => connection.insert({ table, columns, body }));
+    await writer.lane.run(async () => writer.connection.insert({ table, columns, body }));
   } catch (error) {
+    tables.forget(table);
     throw storeUnavailable(`insert ${rows.length} rows into ${table}`, error);
+  }
+}
+
+/** Undefined when the table is not known, or not as one that takes these rows: it may have changed since. */
+function encodeAsKnown(tables: TableColumns, input: Insert): Buffer | undefined {
+  const known = tables.get(input.table);
+  if (known === undefined || !input.columns.every((name) => known.columns.has(name))) return undefined;
+  try {
+    return encode(known, input);
+  } catch (error) {
+    if (error instanceof InvariantError) return undefined;
+    throw error;
+  }
+}
+
+function encode(known: KnownTable, { table, columns, rows }: Insert): Buffer {
+  const chosen = columns.map((name): Column => {
+    const column = known.columns.get(name);
+    if (column !== undefined) return column;
+    throw storeUnavailable(`insert into ${table}`, new Error(`there is no column ${name} in table ${table}`));
+  });
+  const { rowBytes } = known;
+  const body = encodeRows({ table, columns: chosen, rows, ...(rowBytes === undefined ? {} : { rowBytes }) });
+  known.rowBytes = body.length / rows.length;
+  return body;
+}
+
+async function learn({ connection, lane }: Channel, tables: TableColumns, table: string): Promise<KnownTable> {
+  try {
+    return tables.learn(table, await lane.run(async () => connection.select(`DESCRIBE TABLE ${table}`, undefined)));
+  } catch (error) {
+    throw storeUnavailable(`tell the columns of ${table}`, error);
   }
 }
 

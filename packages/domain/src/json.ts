@@ -123,8 +123,7 @@ export function canonicalJson(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   if (isRawNumber(value)) return normalNumber(value.rawJSON);
   if (!isJsonObject(value)) return JSON.stringify(value) ?? "null";
-  const names = Object.keys(value);
-  if (!isSorted(names)) names.sort();
+  const names = sorted(Object.keys(value));
   let text = "";
   for (const name of names) {
     const member = value[name];
@@ -133,10 +132,19 @@ export function canonicalJson(value: unknown): string {
   return text === "" ? "{}" : `${text}}`;
 }
 
-function isSorted(names: readonly string[]): boolean {
-  for (let i = 1; i < names.length; i += 1) if ((names[i - 1] as string) > (names[i] as string)) return false;
-  return true;
+/** By insertion, in place: for the few names of a usage event the general sort costs twice as much. */
+function sorted(names: string[]): string[] {
+  if (names.length > INSERTED_NAMES_MAX) return names.sort();
+  for (let i = 1; i < names.length; i += 1) {
+    const name = names[i] as string;
+    let at = i;
+    for (; at > 0 && (names[at - 1] as string) > name; at -= 1) names[at] = names[at - 1] as string;
+    names[at] = name;
+  }
+  return names;
 }
+
+const INSERTED_NAMES_MAX = 32;
 
 /** JSON.stringify of a text; beyond this length its native loop is faster than ours. */
 const PLAIN_CHARACTERS_MAX = 64;

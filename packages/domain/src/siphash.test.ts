@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { createSipHash128 } from "./siphash.ts";
+import { SipHash128 } from "./siphash.ts";
 
 const key = Uint8Array.from({ length: 16 }, (_, i) => i);
 
@@ -12,18 +12,21 @@ const vectors: readonly (readonly [number, string])[] = [
 ];
 
 test.each(vectors)("input of %i bytes hashes as the reference does", (length, expected) => {
-  const out = new Uint32Array(4);
-  createSipHash128(key)(
-    Uint8Array.from({ length }, (_, i) => i),
-    out,
-  );
-  expect(Buffer.from(out.buffer).toString("hex")).toBe(expected);
+  const sip = new SipHash128(key);
+  sip.bytes.set(Uint8Array.from({ length }, (_, i) => i));
+  sip.hash(length);
+  expect(hexOf(sip)).toBe(expected);
 });
+
+function hexOf({ words }: SipHash128): string {
+  return Buffer.from(Uint32Array.from(words).buffer).toString("hex");
+}
 
 /** The definition in 64-bit integers, as the paper has it. */
 function definition(bytes: Uint8Array): string {
   const mask = 2n ** 64n - 1n;
-  const word = (at: number, from: Uint8Array): bigint => Buffer.from(from).readBigUInt64LE(at);
+  const word = (at: number, from: Uint8Array): bigint =>
+    Buffer.from(from.buffer, from.byteOffset, from.length).readBigUInt64LE(at);
   const rotated = (value: bigint, by: bigint): bigint => ((value << by) | (value >> (64n - by))) & mask;
   const [k0, k1] = [word(0, key), word(8, key)];
   let v0 = k0 ^ 0x736f6d6570736575n;
@@ -62,13 +65,24 @@ function definition(bytes: Uint8Array): string {
   return hash.toString("hex");
 }
 
-test("any bytes hash as the definition says, in a longer buffer too", () => {
-  const hash = createSipHash128(key);
-  const out = new Uint32Array(4);
+test("any bytes hash as the definition says, whatever lies behind them", () => {
+  const sip = new SipHash128(key);
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), fc.uint8Array({ maxLength: 9 }), (bytes, behind) => {
-      hash(Buffer.concat([bytes, behind]), out, bytes.length);
-      expect(Buffer.from(out.buffer).toString("hex")).toBe(definition(bytes));
+      sip.bytes.set(Buffer.concat([bytes, behind]));
+      sip.hash(bytes.length);
+      expect(hexOf(sip)).toBe(definition(bytes));
     }),
   );
+});
+
+test("room grows, and the key stays", () => {
+  const sip = new SipHash128(key);
+  for (const length of [65_463, 65_464, 65_465, 140_001]) {
+    const bytes = Uint8Array.from({ length }, (_, i) => i);
+    sip.reserve(length);
+    sip.bytes.set(bytes);
+    sip.hash(length);
+    expect(hexOf(sip)).toBe(definition(bytes));
+  }
 });

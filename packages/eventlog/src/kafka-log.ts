@@ -9,7 +9,7 @@ import {
   type OpenedEventLog,
   TallyhouseError,
 } from "@tallyhouse/domain";
-import kafkajs, { type Admin, type Kafka } from "kafkajs";
+import type { Admin, Kafka } from "kafkajs";
 import { KafkaAppender } from "./kafka-appender.ts";
 import { KafkaBounds } from "./kafka-bounds.ts";
 import { createKafka, isLocal, KAFKA_RETRY, type KafkaClientOptions, unavailable } from "./kafka-client.ts";
@@ -20,6 +20,12 @@ import { checkedRecordBytes } from "./record-size.ts";
 /** Two requests' worth: one in flight, one filling. More only grows memory while a broker is away. */
 const BYTES_IN_FLIGHT_MAX = 16 * 1_048_576;
 const CLOSE_GRACE_MS = 5_000;
+/**
+ * How long an opening waits for a cluster that does not answer. A broker that was killed is away for 4 to 12 s; processes
+ * that end and start anew all the while take the processor from its start, and their supervisors' pauses grow.
+ */
+const OPEN_BUDGET_MS = 10_000;
+const OPEN_PAUSE_MS = 250;
 
 /** See {@link openKafkaLog}. */
 export interface KafkaLogOptions extends KafkaClientOptions {
@@ -32,6 +38,16 @@ export interface KafkaLogOptions extends KafkaClientOptions {
    * named after `groupId`; a successor starts at once instead of waiting for the old member's session.
    */
   readonly ownership: "group" | "fixed";
+  /**
+   * With ownership `group`: what this process is called among those of the group, the same after every restart. It dismisses
+   * members of that name before it joins: they are what a kill left of it, and the group would wait a session for each. Two
+   * living processes of one name dismiss each other at each start, and join again. Default: nobody is dismissed.
+   */
+  readonly instance?: string;
+  /** How long the group waits for a silent member of ours, at most. Default 10 s. */
+  readonly sessionTimeoutMs?: number;
+  /** How long an opening waits for a cluster that does not answer. Default 10 s. */
+  readonly openBudgetMs?: number;
   /** Bytes accepted and not yet acknowledged; appends wait beyond. Default 16 MiB. */
   readonly bytesInFlightMax?: number;
 }
@@ -39,19 +55,29 @@ export interface KafkaLogOptions extends KafkaClientOptions {
 /**
  * Opens a topic that exists, through kafkajs. See ensureTopic for making it.
  * @throws {TallyhouseError} LOG_MISCONFIGURED (halt): the topic breaks the log contract, all faults named, or kafkajs has
- *   another version. LOG_UNAVAILABLE (retry): no broker answers.
+ *   another version. LOG_UNAVAILABLE (retry): no broker answers within the budget.
  */
 export async function openKafkaLog(options: KafkaLogOptions): Promise<OpenedEventLog> {
-  const kafka = createKafka(options);
-  const log = new KafkaLog(options, kafka);
-  try {
-    await log.open();
-  } catch (error) {
-    await log.close();
-    if (error instanceof TallyhouseError) throw error;
-    throw unavailable(`Kafka at ${options.brokers.join(", ")} does not answer`, error);
+  const kafka = createKafka({ ...options, clientId: memberName(options) ?? options.clientId });
+  const giveUpAt = performance.now() + (options.openBudgetMs ?? OPEN_BUDGET_MS);
+  for (;;) {
+    const log = new KafkaLog(options, kafka);
+    try {
+      await log.open();
+      return { log, failed: log.failed, close: () => log.close() };
+    } catch (error) {
+      await log.close();
+      if (error instanceof TallyhouseError && error.action !== "retry") throw error;
+      if (performance.now() > giveUpAt)
+        throw unavailable(`Kafka at ${options.brokers.join(", ")} does not answer`, error);
+    }
+    await sleep(OPEN_PAUSE_MS);
   }
-  return { log, failed: log.failed, close: () => log.close() };
+}
+
+/** The client id is what a broker tells of a member besides an id of its own making. */
+function memberName({ clientId, instance, ownership }: KafkaLogOptions): string | null {
+  return instance === undefined || ownership === "fixed" ? null : `${clientId}.${instance}`;
 }
 
 class KafkaLog implements EventLog {
@@ -77,7 +103,7 @@ class KafkaLog implements EventLog {
     this.#appender = new KafkaAppender({
       kafka,
       topic: options.topic,
-      compression: isLocal(options.brokers) ? kafkajs.CompressionTypes.None : kafkajs.CompressionTypes.ZSTD,
+      isCompressed: !isLocal(options.brokers),
       bytesInFlightMax: options.bytesInFlightMax ?? BYTES_IN_FLIGHT_MAX,
     });
     const { promise, reject } = Promise.withResolvers<never>();
@@ -108,6 +134,8 @@ class KafkaLog implements EventLog {
       partitionCount,
       groupId: ownership === "fixed" ? `${groupId}.${randomUUID()}` : groupId,
       ownership,
+      namesake: memberName(this.#options),
+      sessionTimeoutMs: this.#options.sessionTimeoutMs,
       subscriber,
       allBounds: () => this.#bounds.all(),
       fail: this.#rejectFailed,

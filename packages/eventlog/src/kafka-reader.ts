@@ -1,18 +1,20 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type LogBounds, type LogSubscriber, TallyhouseError } from "@tallyhouse/domain";
 import type { Logger } from "@tallyhouse/runtime";
-import type { Consumer, EachBatchPayload, Kafka } from "kafkajs";
+import kafkajs, { type Cluster, type Consumer, type EachBatchPayload, type Kafka } from "kafkajs";
 import { FIXED_ASSIGNER } from "./kafka-assigner.ts";
 import { KAFKA_RETRY, unavailable } from "./kafka-client.ts";
+import { dismissNamesakes } from "./kafka-dismissal.ts";
 import { markerRange, toEntries } from "./kafka-entries.ts";
 import { KafkaFeed } from "./kafka-feed.ts";
 import { ConsumerWatchdog, type PartitionLag } from "./kafka-watchdog.ts";
 import { fetchedChannel, type FetchedNotice, type RawMessage } from "./kafkajs-mends.ts";
 
-/** After a crash the old member blocks a rejoin for a whole session: short, and two heartbeats fit five times. */
+/** How long the partitions of a machine that is gone stand still; a process that comes back dismisses its former self. */
 const SESSION_TIMEOUT_MS = 10_000;
 const REBALANCE_TIMEOUT_MS = 10_000;
-const HEARTBEAT_INTERVAL_MS = 2_000;
+/** A member hears of a rebalance from its next heartbeat, and all others wait for it: half a second costs two requests a second. */
+const HEARTBEAT_INTERVAL_MS = 500;
 /** Larger fetches gave no throughput and cost memory (measured). */
 const FETCH_PARTITION_BYTES_MAX = 262_144;
 const FETCH_BYTES_MAX = 10_485_760;
@@ -32,6 +34,10 @@ export interface KafkaReaderInput {
   readonly partitionCount: number;
   readonly groupId: string;
   readonly ownership: "group" | "fixed";
+  /** What members of the group are called that this process left there when it died; null when nobody is known to be ours. */
+  readonly namesake: string | null;
+  /** See KafkaLogOptions. */
+  readonly sessionTimeoutMs: number | undefined;
   readonly subscriber: LogSubscriber;
   readonly allBounds: () => Promise<ReadonlyMap<number, LogBounds>>;
   /** Called once or more; the first cause counts. */
@@ -53,6 +59,8 @@ export class KafkaReader {
     const { topic, partition, highWatermark } = message as FetchedNotice;
     if (topic === this.#input.topic) this.#highWatermarks[partition] = highWatermark;
   };
+  /** The consumer's own connections; kafkajs shows them to partition assigners alone. */
+  #cluster: Cluster | null = null;
   #joining = Promise.withResolvers<void>();
   #hasJoined = false;
   #hasFailed = false;
@@ -65,11 +73,17 @@ export class KafkaReader {
   constructor(input: KafkaReaderInput) {
     this.#input = input;
     const { topic, subscriber, partitionCount } = input;
+    const assigner = input.ownership === "fixed" ? FIXED_ASSIGNER : kafkajs.PartitionAssigners.roundRobin;
     this.#consumer = input.kafka.consumer({
       groupId: input.groupId,
-      ...(input.ownership === "fixed" ? { partitionAssigners: [FIXED_ASSIGNER] } : {}),
-      sessionTimeout: SESSION_TIMEOUT_MS,
-      rebalanceTimeout: REBALANCE_TIMEOUT_MS,
+      partitionAssigners: [
+        (config) => {
+          this.#cluster = config.cluster;
+          return assigner(config);
+        },
+      ],
+      sessionTimeout: input.sessionTimeoutMs ?? SESSION_TIMEOUT_MS,
+      rebalanceTimeout: input.sessionTimeoutMs ?? REBALANCE_TIMEOUT_MS,
       heartbeatInterval: HEARTBEAT_INTERVAL_MS,
       maxBytesPerPartition: FETCH_PARTITION_BYTES_MAX,
       maxBytes: FETCH_BYTES_MAX,
@@ -122,6 +136,7 @@ export class KafkaReader {
       await this.#consumer.connect();
       // `false` would mean the end for a partition without a commit.
       await this.#consumer.subscribe({ topics: [topic], fromBeginning: true });
+      await this.#dismissFormerSelf();
       await this.#consumer.run({
         autoCommit: false,
         eachBatchAutoResolve: false,
@@ -133,6 +148,17 @@ export class KafkaReader {
     }
     // run() resolves also when joining failed; then the crash event has rejected this.
     await this.#joining.promise;
+  }
+
+  /**
+   * Right before each join: whoever bears our name is what we were before a kill, or before the last attempt broke off. Its
+   * session would hold up everybody's rebalance until it ends.
+   */
+  async #dismissFormerSelf(): Promise<void> {
+    const { groupId, namesake, topic, logger } = this.#input;
+    if (namesake === null || this.#cluster === null) return;
+    const memberIds = await dismissNamesakes(this.#cluster, { groupId, namesake });
+    if (memberIds.length > 0) logger?.info({ topic, groupId, memberIds }, "dismissed what this process was before");
   }
 
   seek(partition: number, offset: number): void {

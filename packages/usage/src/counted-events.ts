@@ -13,7 +13,7 @@ import {
 } from "@tallyhouse/domain";
 import type { MeterDefinition } from "./meter-definitions.ts";
 import { type MeterPlace, placeOf } from "./meter-places.ts";
-import { type CorrectedWindows, cutParameter } from "./rollup-query.ts";
+import { BOOKED_BEFORE_MAX_MS, type CorrectedWindows, cutParameter } from "./rollup-query.ts";
 import type { Span } from "./question.ts";
 import type { Part } from "./tally.ts";
 
@@ -21,8 +21,6 @@ import type { Part } from "./tally.ts";
 export const PAGE_ROWS_MAX = 50_000;
 /** Windows of one read: with customers of 256 characters, 3 bytes each, 384 kB in a URL, which ClickHouse takes up to 1 MiB. */
 const PAGE_WINDOWS_MAX = 500;
-/** A usage event may be booked before it occurred, by MAX_AHEAD_SECONDS, which is at most a day; a day more to be dull. */
-const BOOKED_BEFORE_MAX_MS = 2 * 86_400_000;
 
 /** What one counted usage event adds to a meter. */
 export interface CountedUsage {

@@ -40,19 +40,21 @@ export async function readDefinitions(
   stream: StreamSize,
   filter: { readonly mode: Mode; readonly meter?: string },
 ): Promise<MeterDefinition[]> {
-  const parameters = { mode: filter.mode, meter: filter.meter ?? "" };
-  // Backfills last: a row that is written in between makes more usage count, never less than what was promised by a watermark.
-  const activations = await analytics.select<ActivationRow>(ACTIVATIONS_SQL, parameters);
-  const ends = await analytics.select<PlaceRow & { until: string }>(ENDS_SQL, parameters);
-  const backfills = await analytics.select<PlaceRow>(BACKFILLS_SQL, parameters);
-  const backfilled = new Set(backfills.map(({ label, stream: id, partition }) => `${label}/${placeOf(id, partition)}`));
+  const rows = await analytics.select<StoredRow>(STORED_SQL, { mode: filter.mode, meter: filter.meter ?? "" });
+  const backfilled = new Set(
+    rows.flatMap((row) => (row.kind === "backfill" ? [`${row.label}/${placeOfRow(row)}`] : [])),
+  );
+  const ends = rows.filter(({ kind }) => kind === "meter.end");
   const found = new Map<string, { version: MeterVersion; activations: Map<string, Activation> }>();
-  for (const row of activations) {
-    const version = ActivationSchema.parse(JSON.parse(row.body));
+  // One activation stands in every partition: it is read once.
+  const versions = new Map<string, MeterVersion>();
+  for (const row of rows.filter(({ kind }) => kind === "meter.activate").sort(byOffset)) {
+    const version = versions.get(row.activation) ?? ActivationSchema.parse(JSON.parse(row.activation));
+    versions.set(row.activation, version);
     const label = labelOf(version);
     const entry = found.get(label) ?? { version, activations: new Map<string, Activation>() };
     found.set(label, entry);
-    const place = placeOf(row.stream, row.partition);
+    const place = placeOfRow(row);
     // Rows come in the order of offsets: the first activation counts, a repeated one is a no-op.
     if (entry.activations.has(place)) continue;
     const isBackfilled = backfilled.has(`${label}/${place}`);
@@ -65,13 +67,13 @@ export async function readDefinitions(
 
 function definitionOf(
   { version, activations }: { readonly version: MeterVersion; readonly activations: ReadonlyMap<string, Activation> },
-  ends: readonly (PlaceRow & { readonly until: string })[],
+  ends: readonly StoredRow[],
   stream: StreamSize,
 ): MeterDefinition {
   const untilAts = new Map<string, number>();
   for (const { label, until, ...row } of ends) {
     if (label !== labelOf(version)) continue;
-    const place = placeOf(row.stream, row.partition);
+    const place = placeOfRow(row);
     const untilAt = parseInstant(until) ?? Number.POSITIVE_INFINITY;
     untilAts.set(place, Math.min(untilAt, untilAts.get(place) ?? untilAt));
   }
@@ -92,36 +94,44 @@ function labelOf({ meter, version }: Pick<MeterVersion, "meter" | "version">): s
   return `${meter}@${version}`;
 }
 
-interface PlaceRow {
+function placeOfRow({ stream, partition }: Pick<StoredRow, "stream" | "partition">): string {
+  return placeOf(stream, partition);
+}
+
+function byOffset(a: StoredRow, b: StoredRow): number {
+  return Number(BigInt(a.offset) - BigInt(b.offset));
+}
+
+interface StoredRow {
+  readonly kind: "meter.activate" | "meter.end" | "backfill";
   /** As {@link labelOf}. */
   readonly label: string;
   readonly stream: number;
   readonly partition: number;
-}
-
-interface ActivationRow extends Omit<PlaceRow, "label"> {
-  readonly body: string;
+  /** Of a control record. */
   readonly offset: string;
   readonly at: string;
+  /** Of an activation. */
+  readonly activation: string;
+  /** Of an end. */
+  readonly until: string;
 }
 
-const ACTIVATIONS_SQL = `
-SELECT body, stream, logPartition AS partition, toString(logOffset) AS offset, toString(toUnixTimestamp64Milli(bookedAt)) AS at
+/**
+ * One statement, because a statement costs more than its rows. It may see one table a moment before the other: an activation whose
+ * backfill it does not see is called pending, and a backfill whose activation it does not see is none; both are what was true before.
+ */
+const STORED_SQL = `
+SELECT toString(kind) AS kind, concat(JSONExtractString(body, 'meter'), '@', toString(JSONExtractUInt(body, 'version'))) AS label,
+  stream, logPartition AS partition, toString(logOffset) AS offset, toString(toUnixTimestamp64Milli(bookedAt)) AS at,
+  if(kind = 'meter.activate', body, '') AS activation, JSONExtractString(body, 'until') AS until
 FROM control_records
-WHERE kind = 'meter.activate' AND JSONExtractString(body, 'mode') = {mode:String}
+WHERE kind IN ('meter.activate', 'meter.end') AND JSONExtractString(body, 'mode') = {mode:String}
   AND ({meter:String} = '' OR JSONExtractString(body, 'meter') = {meter:String})
-ORDER BY stream, logPartition, logOffset`;
-
-const ENDS_SQL = `
-SELECT concat(JSONExtractString(body, 'meter'), '@', toString(JSONExtractUInt(body, 'version'))) AS label, stream,
-  logPartition AS partition, JSONExtractString(body, 'until') AS until
-FROM control_records
-WHERE kind = 'meter.end' AND JSONExtractString(body, 'mode') = {mode:String}
-  AND ({meter:String} = '' OR JSONExtractString(body, 'meter') = {meter:String})`;
-
-const BACKFILLS_SQL = `
-SELECT DISTINCT concat(meter, '@', toString(meterVersion)) AS label, stream, logPartition AS partition
-FROM backfills WHERE mode = {mode:String} AND ({meter:String} = '' OR meter = {meter:String})`;
+UNION ALL
+SELECT DISTINCT 'backfill', concat(meter, '@', toString(meterVersion)), stream, logPartition, '', '', '', ''
+FROM backfills WHERE mode = {mode:String} AND ({meter:String} = '' OR meter = {meter:String})
+SETTINGS max_threads = 1`;
 
 function compare(a: string, b: string): number {
   if (a === b) return 0;

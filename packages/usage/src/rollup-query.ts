@@ -1,5 +1,5 @@
 /** The queries over the rollups: bound values, the whole primary key in the condition, one row per bucket and group. */
-import type { Aggregation, AnalyticsStore, MeterVersion, Mode } from "@tallyhouse/domain";
+import { type Aggregation, type AnalyticsStore, DAY_MS, type MeterVersion, type Mode } from "@tallyhouse/domain";
 import type { UsageWindow, Zone } from "./zone.ts";
 
 /** Whole windows of one meter version. */
@@ -56,6 +56,11 @@ export const HASHES_PER_QUERY_MAX = 10_000;
 /** Bytes of names and numbers of corrected windows in one question, for the same reason. */
 export const CORRECTED_BYTES_MAX = 400_000;
 
+/** A usage event may be booked before it occurred, by MAX_AHEAD_SECONDS, which is at most a day; a day more to be dull. */
+export const BOOKED_BEFORE_MAX_MS = 2 * DAY_MS;
+/** A second thread costs more than it saves on one customer's few granules; a question about all customers gains from it. */
+const ONE_THREAD = "SETTINGS max_threads = 1";
+
 /**
  * How each aggregation joins cumulative rollup rows. sum and count are differences, so voided usage events are out of them already;
  * nothing can be un-maxed, so the others see windows without voids alone (`without`).
@@ -95,12 +100,13 @@ export function havingOf(aggregation: Aggregation): string {
   return aggregation === "unique_count" ? "" : "HAVING sum(r.counted) > sum(r.voided)";
 }
 
-/** The condition of a range: the primary key in its order, then the cut. */
+/** The condition of a range: the primary key in its order, then the months (partitions) that can hold it, then the cut. */
 export function rangeSql({ customer, cutAt }: RollupRange): string {
   return `r.mode = {mode:String}${customer === null ? "" : " AND r.customer = {customer:String}"}
        AND r.meter = {meter:String} AND r.meterVersion = {version:UInt16}
        AND r.windowStart >= toDateTime({fromSeconds:UInt32}, 'UTC')
-       AND r.windowStart < toDateTime({toSeconds:UInt32}, 'UTC')${
+       AND r.windowStart < toDateTime({toSeconds:UInt32}, 'UTC')
+       AND r.bookedStart >= toDateTime({bookedFromSeconds:UInt32}, 'UTC')${
          cutAt === null ? "" : " AND r.bookedStart < {cut:DateTime('UTC')}"
        }`;
 }
@@ -115,6 +121,7 @@ export function rangeParameters(range: RollupRange): Record<string, unknown> {
     version: version.version,
     fromSeconds: range.fromAt / 1_000,
     toSeconds: range.toAt / 1_000,
+    bookedFromSeconds: Math.max(0, range.fromAt - BOOKED_BEFORE_MAX_MS) / 1_000,
     ...cutParameter(cutAt),
   };
 }
@@ -163,7 +170,8 @@ export async function selectCorrectedWindows(
     `SELECT r.customer AS customer, arraySort(groupUniqArray(toUnixTimestamp(r.windowStart))) AS starts
      FROM rollup AS r
      WHERE ${rangeSql(range)} AND r.voided > 0
-     GROUP BY customer ORDER BY customer LIMIT ${CORRECTED_BYTES_MAX / 10}`,
+     GROUP BY customer ORDER BY customer LIMIT ${CORRECTED_BYTES_MAX / 10}
+     ${range.customer === null ? "" : ONE_THREAD}`,
     rangeParameters(range),
   );
   let bytes = 0;
@@ -199,7 +207,8 @@ export function selectRollups(analytics: AnalyticsStore, question: RollupQuestio
        ${customers === undefined ? "" : "AND r.customer IN {customers:Array(String)}"}
      GROUP BY ${BUCKET_SQL[window]}, groupValues
      ${havingOf(aggregation)}
-     LIMIT {rowsMax:UInt32}`,
+     LIMIT {rowsMax:UInt32}
+     ${question.customer === null ? "" : ONE_THREAD}`,
     {
       ...rangeParameters(question),
       ...withoutParameters(without),

@@ -9,7 +9,8 @@ import type { StreamSize } from "./meter-places.ts";
 export async function readWatermark(analytics: AnalyticsStore, stream: StreamSize): Promise<number | null> {
   const [row] = await analytics.select<{ watermark: string; partitions: string }>(
     `SELECT toString(toUnixTimestamp64Milli(min(logClock))) AS watermark, toString(uniqExact(logPartition)) AS partitions
-     FROM progress FINAL WHERE stream = {stream:UInt16} AND logPartition < {partitionCount:UInt32}`,
+     FROM progress FINAL WHERE stream = {stream:UInt16} AND logPartition < {partitionCount:UInt32}
+     SETTINGS max_threads = 1`,
     { stream: stream.streamId, partitionCount: stream.partitionCount },
   );
   return row === undefined || Number(row.partitions) < stream.partitionCount ? null : Number(row.watermark);

@@ -1,3 +1,4 @@
+import type { AnalyticsValue } from "@tallyhouse/domain";
 import { Counter, Gauge, Histogram, type Registry } from "@tallyhouse/runtime";
 import type { DedupeMemory } from "./dedupe-memory.ts";
 import { RAW_STATUS_COLUMN } from "./tables.ts";
@@ -39,15 +40,15 @@ export class AggregatorMetrics {
   }
 
   noteFlush(snapshots: readonly TaskSnapshot[], tookMs: number): void {
-    const counts = new Map<string, number>();
+    const counts = new Map<AnalyticsValue | undefined, number>();
     for (const { rows, progress } of snapshots) {
       for (const row of rows.raw_events) {
-        const status = String(row[RAW_STATUS_COLUMN]);
+        const status = row[RAW_STATUS_COLUMN];
         counts.set(status, (counts.get(status) ?? 0) + 1);
       }
       this.#storedOffset.set({ partition: progress.partition }, progress.nextOffset);
     }
-    for (const [status, count] of counts) this.#records.inc({ status }, count);
+    for (const [status, count] of counts) this.#records.inc({ status: String(status) }, count);
     this.#flushSeconds.observe(tookMs / 1_000);
   }
 

@@ -14,7 +14,7 @@ import { Backfiller } from "./backfiller.ts";
 import type { BackfillStore } from "./backfill-store.ts";
 import type { AggregatorConfig } from "./config.ts";
 import { DedupeMemory } from "./dedupe-memory.ts";
-import { flush } from "./flush.ts";
+import { flush, flushDelayMs } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
 import { Partitions, type PartitionStatus } from "./partitions.ts";
@@ -24,8 +24,11 @@ import type { TaskSnapshot } from "./task.ts";
 import { silenceMsOf, tickSilent } from "./ticker.ts";
 import { Wakeup } from "./wakeup.ts";
 
-/** `forever` of the design: after ten minutes a restart is more likely to help than another attempt. */
-const FOREVER: RetryBudget = { firstDelayMs: 50, delayMaxMs: 5_000, totalMs: 600_000 };
+/**
+ * `forever` of the design: after ten minutes a restart is more likely to help than another attempt. A second at most between
+ * two attempts, half of it in the mean: it is added to the recovery of every partition when the store comes back.
+ */
+const FOREVER: RetryBudget = { firstDelayMs: 50, delayMaxMs: 1_000, totalMs: 600_000 };
 /** An outage delays a backfill and nothing else, so it is waited out without limit. */
 const BACKFILL_RETRIES: RetryBudget = { firstDelayMs: 100, delayMaxMs: 60_000, totalMs: Number.POSITIVE_INFINITY };
 /** What a graceful stop may spend on storing what is folded; the rest is folded again after the restart. */
@@ -268,10 +271,15 @@ export class Aggregator implements Component {
       }
       this.#hurry = new AbortController();
       if (this.partitions.bufferedBytes() < this.#config.FLUSH_BYTES_MAX)
-        await pause(this.#config.FLUSH_INTERVAL_MS, this.#hurry.signal);
+        await pause(this.#flushDelayMs(), this.#hurry.signal);
       this.#hurry = null;
       await this.flush();
     }
+  }
+
+  #flushDelayMs(): number {
+    const lagMs = this.#ports.clock.now() - this.partitions.unstoredClockAt();
+    return flushDelayMs(this.#config.FLUSH_INTERVAL_MS, lagMs);
   }
 
   async #tickLoop(stop: AbortSignal): Promise<void> {

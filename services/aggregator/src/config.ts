@@ -16,7 +16,10 @@ const hours = z.coerce.number().int().min(1);
 /** The aggregator's environment variables. All have defaults. */
 export const AggregatorConfigSchema = z
   .object({
-    /** Longest time from the first folded record to the start of the flush that stores it. */
+    /**
+     * Longest time from the first folded record to the start of the flush that stores it. Behind the log up to four times as
+     * long, and never more than a quarter of what it is behind.
+     */
     FLUSH_INTERVAL_MS: z.coerce.number().int().min(1).max(60_000).default(250),
     /** A flush starts earlier when this many bytes are folded and not stored. 64 MiB is about 100,000 usage events. */
     FLUSH_BYTES_MAX: bytes.default(64 * MIB),
@@ -77,6 +80,12 @@ const AggregatorProcessSchema = SharedSettingsSchema.pick({
   .extend({
     /** Consumer group of the aggregators: its processes share the partitions. */
     KAFKA_GROUP: z.string().min(1).default("tallyhouse-aggregator"),
+    /**
+     * What this process is called among the aggregators of the group: the same after every restart, another one's never. A
+     * restarted aggregator dismisses what a kill left of it in the group, so that its partitions do not wait for the dead
+     * session. Default: host name and AGGREGATOR_PORT.
+     */
+    AGGREGATOR_INSTANCE: z.string().min(1).max(200).optional(),
   })
   .and(AggregatorConfigSchema)
   .transform((config) => ({

@@ -1,6 +1,6 @@
 /** Counting a usage event, and taking one back: the only two things that change a total. */
 import { windowStartOf } from "@tallyhouse/domain";
-import { type Candidate, fingerprintOf } from "./fold-context.ts";
+import type { Candidate } from "./fold-context.ts";
 import type { RollupContribution } from "./rollup-book.ts";
 import { bookedStartOf } from "./tables.ts";
 import type { Task } from "./task.ts";
@@ -17,6 +17,8 @@ export function measure(task: Task, { entry, event, context }: Omit<Candidate, "
   const contributions: RollupContribution[] = [];
   let unreadable: string | null = null;
   const occurredAt = event.occurredAt ?? entry.receivedAt;
+  const windowStart = windowStartOf(occurredAt) / 1_000;
+  const bookedStart = bookedStartOf(task.clockAt, context.stream);
   for (const meter of task.meters.of(event.mode, event.type)) {
     if (occurredAt < meter.compiled.fromAt || occurredAt >= meter.untilAt) continue;
     const contribution = meter.compiled.contributionOf(event);
@@ -32,8 +34,8 @@ export function measure(task: Task, { entry, event, context }: Omit<Candidate, "
       quantity: contribution.quantity,
       uniqueText: contribution.uniqueText,
       occurredAt,
-      windowStart: windowStartOf(occurredAt) / 1_000,
-      bookedStart: bookedStartOf(task.clockAt, context.stream),
+      windowStart,
+      bookedStart,
       offset: entry.offset,
     });
   }
@@ -43,13 +45,13 @@ export function measure(task: Task, { entry, event, context }: Omit<Candidate, "
 /** Counts the usage event: from here on its identity is known, and its contributions are in the totals. */
 export function count(task: Task, { entry, digests, context }: Candidate, measured: Measured): void {
   const bookedSeconds = Math.floor(task.clockAt / 1_000);
-  task.index.put(fingerprintOf(digests), bookedSeconds, digests.payloadCheck);
+  task.index.put(digests, bookedSeconds, digests.payloadCheck);
   task.counted += 1;
   task.buffer.identities.push([
     context.stream.streamId,
     task.partition,
     digests.fpHigh,
-    digests.fpLow,
+    digests.word2,
     entry.offset,
     bookedSeconds,
     digests.payloadCheck,

@@ -73,6 +73,7 @@ test.each<FaultMode>(["before", "half", "after"])(
       "insertRows rollup_uniq",
       "readControls",
       "readIdentities",
+      "readLastIdentity",
       "readProgress",
       "readRollups",
       "recordProgress",

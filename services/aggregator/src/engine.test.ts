@@ -56,8 +56,8 @@ function realStore(): ResultStore {
 }
 
 /** An aggregator with the hour of horizon, all of whose partitions are open. */
-async function openOn(log: MemoryLog, store = realStore()): Promise<Aggregator> {
-  const aggregator = aggregatorOn({ log, store, clock }, HOUR_OF_HORIZON);
+async function openOn(log: MemoryLog, store = realStore(), stream = STREAM): Promise<Aggregator> {
+  const aggregator = aggregatorOn({ log, store, clock }, { ...HOUR_OF_HORIZON, stream });
   await log.subscribe(aggregator.partitions);
   await Promise.race([
     aggregator.failed,
@@ -123,6 +123,19 @@ test("G1 G2 rows that were lost and are folded again are stored again, although 
   await analytics.execute("TRUNCATE TABLE progress");
   await runToEnd(log);
   log.appendAt(NOON + HOUR_MS / 2, usageRecord({ id, occurredAt: NOON }));
+  await runToEnd(log);
+  expect(await statuses()).toEqual(["counted", "duplicate"]);
+});
+
+test("G2 another hash seed halts: no retry would be recognised", async () => {
+  const [id = ""] = idsOf(0, 1);
+  const log = emptyLog();
+  log.appendAt(NOON, usageRecord({ id, occurredAt: NOON }));
+  await runToEnd(log);
+  const other = { ...STREAM, hashSeed: Buffer.from("0123456789abcdeF") };
+  await expect(openOn(log, realStore(), other)).rejects.toMatchObject({ code: "STREAM_MISMATCH", action: "halt" });
+  // With the seed of before it goes on.
+  log.appendAt(NOON, usageRecord({ id, occurredAt: NOON }));
   await runToEnd(log);
   expect(await statuses()).toEqual(["counted", "duplicate"]);
 });

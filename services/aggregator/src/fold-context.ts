@@ -6,7 +6,6 @@ import type {
   StreamIdentity,
   UsageEvent,
 } from "@tallyhouse/domain";
-import type { Fingerprint } from "./dedupe-index.ts";
 
 /** What every step of a stream shares; none of it may change while the stream lives. */
 export interface FoldContext {
@@ -23,15 +22,6 @@ export interface Candidate {
   readonly event: UsageEvent;
   readonly digests: EventDigests;
   readonly context: FoldContext;
-}
-
-const wide = new BigUint64Array(1);
-const halves = new Uint32Array(wide.buffer);
-
-/** The identity's place in the dedupe index. */
-export function fingerprintOf(digests: EventDigests): Fingerprint {
-  wide[0] = digests.fpHigh;
-  return { word0: halves[0] as number, word1: halves[1] as number, word2: digests.fpLow };
 }
 
 /**

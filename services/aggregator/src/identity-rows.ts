@@ -1,5 +1,5 @@
 /** What the dedupe index is rebuilt from: the rows of `identities`, read as bytes, without an object for each. */
-import { type AnalyticsStore, TallyhouseError } from "@tallyhouse/domain";
+import { type AnalyticsStore, type Mode, TallyhouseError } from "@tallyhouse/domain";
 import { ROW_WORDS } from "./dedupe-index.ts";
 
 /** Identities of one partition that an open needs. `bookedFrom` in epoch seconds. */
@@ -7,6 +7,16 @@ export interface IdentityQuery {
   readonly partition: number;
   readonly belowOffset: number;
   readonly bookedFrom: number;
+}
+
+/** The identity of a counted usage event, and the fingerprint that was stored for it. */
+export interface StoredIdentity {
+  readonly mode: Mode;
+  readonly customer: string;
+  readonly source: string;
+  readonly id: string;
+  readonly fpHigh: bigint;
+  readonly fpLow: number;
 }
 
 /** How many identities were booked in one hour since 1970. */
@@ -40,6 +50,38 @@ SELECT toUInt32(intDiv(toUnixTimestamp(bookedAt), 3600)) AS hour, toString(count
 const ROWS_SQL = `
 SELECT fpHigh, fpLow, toUInt32(toUnixTimestamp(bookedAt)), payloadCheck ${WHERE}
   AND fpHigh >= {first:UInt64} AND fpHigh <= {last:UInt64}`;
+
+const LAST_SQL = `
+SELECT logOffset, toUInt32(toUnixTimestamp(bookedAt)) AS bookedSeconds, toString(fpHigh) AS fpHighText, fpLow ${WHERE}
+ORDER BY logOffset DESC LIMIT 1`;
+
+/** By the second of its booking, because raw rows are partitioned by day and sorted by customer. */
+const IDENTITY_OF_SQL = `
+SELECT mode, customer, source, id FROM raw_events
+WHERE stream = {stream:UInt16} AND logPartition = {partition:UInt16} AND logOffset = {offset:UInt64}
+  AND bookedAt >= toDateTime64({bookedSeconds:UInt32}, 3, 'UTC') AND bookedAt < toDateTime64({bookedSeconds:UInt32} + 1, 3, 'UTC')
+LIMIT 1`;
+
+/** See ResultStore.readLastIdentity. */
+export async function readLastIdentity(
+  analytics: AnalyticsStore,
+  query: IdentityQuery & { stream: number },
+): Promise<StoredIdentity | null> {
+  const [last] = await analytics.select<{
+    logOffset: string;
+    bookedSeconds: number;
+    fpHighText: string;
+    fpLow: number;
+  }>(LAST_SQL, { ...query });
+  if (last === undefined) return null;
+  const { stream, partition } = query;
+  const { logOffset: offset, bookedSeconds, fpHighText, fpLow } = last;
+  const [identity] = await analytics.select<Pick<StoredIdentity, "mode" | "customer" | "source" | "id">>(
+    IDENTITY_OF_SQL,
+    { stream, partition, offset, bookedSeconds },
+  );
+  return identity === undefined ? null : { ...identity, fpHigh: BigInt(fpHighText), fpLow };
+}
 
 /** Identities by the hour of their booking; copies that are not merged yet count as often as they are stored. */
 export async function countIdentities(

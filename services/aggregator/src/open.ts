@@ -1,8 +1,8 @@
-import { type EventLog, type LogBounds, type StreamIdentity, unreachable } from "@tallyhouse/domain";
+import { createDigester, type EventLog, type LogBounds, type StreamIdentity, unreachable } from "@tallyhouse/domain";
 import type { DedupeMemory } from "./dedupe-memory.ts";
 import { halt } from "./halt.ts";
 import { clockAfter, inheritMeters, placeIn, type PredecessorStore } from "./predecessors.ts";
-import type { IdentityQuery } from "./identity-rows.ts";
+import type { IdentityQuery, StoredIdentity } from "./identity-rows.ts";
 import type { ResultStore } from "./result-store.ts";
 import type { StoredControl } from "./stored-control.ts";
 import { bookedStartOf, type ProgressRow } from "./tables.ts";
@@ -77,6 +77,7 @@ async function loadIdentities(task: Task, ports: OpenPorts): Promise<void> {
   const { memory, signal } = ports;
   const { index } = task;
   const sources = await identitySources(task, ports);
+  for (const { store, query } of sources) checkSeed(await store.readLastIdentity(query), ports.stream);
   const hours = await Promise.all(sources.map(({ store, query }) => store.countIdentities(query)));
   signal.throwIfAborted();
   memory.claim(index, task.partition, hours.flat());
@@ -160,6 +161,26 @@ async function streamStart(partition: number, ports: OpenPorts): Promise<Progres
   const row = { ...start, nextOffset: earliestOffset, logClockAt };
   await store.recordProgress([row]);
   return row;
+}
+
+/** With another seed nothing that comes again is recognised, and everything of it counts twice. */
+function checkSeed(stored: StoredIdentity | null, { streamId, hashSeed }: StreamIdentity): void {
+  if (stored === null) return;
+  const { fpHigh, fpLow, ...identity } = stored;
+  const digests = createDigester(hashSeed)({
+    ...identity,
+    type: "",
+    occurredAt: null,
+    isStamped: false,
+    decidedAt: null,
+    data: {},
+  });
+  if (digests.fpHigh === fpHigh && digests.word2 === fpLow) return;
+  throw halt(
+    "STREAM_MISMATCH",
+    `STREAM_HASH_SEED is not the seed with which the identities of stream ${streamId} were stored: no retry would be recognised. Set the ` +
+      "seed of before; it is the same for the life of the stream and of those that go on from it",
+  );
 }
 
 /** Progress newer than its rows is the one restore that loses usage for ever, so it is looked for at each open. */

@@ -1,4 +1,5 @@
 /** Opens what an aggregator in a process of its own runs on: Kafka and a ClickHouse server. */
+import { hostname } from "node:os";
 import { openClickHouse } from "@tallyhouse/clickhouse";
 import type { AnalyticsStore, EventLog } from "@tallyhouse/domain";
 import { openKafkaLog } from "@tallyhouse/eventlog";
@@ -22,6 +23,7 @@ export async function openPorts(config: AggregatorProcessConfig, logger: Logger)
     partitionCount: config.LOG_PARTITIONS,
     groupId: config.KAFKA_GROUP,
     ownership: "group",
+    instance: config.AGGREGATOR_INSTANCE ?? `${hostname()}:${config.AGGREGATOR_PORT}`,
     logger,
   });
   return {

@@ -19,7 +19,7 @@ clock.at = NOON + 24 * HOUR_MS;
 
 /** One incarnation of the topic, its log and its store. Totals are of all streams together. */
 class Incarnation {
-  readonly stream: StreamIdentity;
+  stream: StreamIdentity;
   readonly log: MemoryLog;
   readonly store = new ModelStore();
   readonly predecessors: readonly PredecessorStore[];
@@ -117,6 +117,13 @@ describe("a closed stream goes on in one of more partitions", () => {
     // A restart finds the same again.
     await second.send(0, EVENTS + 10).fold();
     expect(second.statuses()).toEqual({ duplicate: 2 * EVENTS + 10, counted: 11 });
+  });
+
+  test("G2 one with another hash seed halts: it would not recognise what its predecessor counted", async () => {
+    const first = await firstStream().control(close).fold();
+    const second = new Incarnation(8, 4, [first.asPredecessor()]).send(0, EVENTS);
+    second.stream = { ...second.stream, hashSeed: Buffer.from("fedcba9876543210") };
+    expect(await haltOf(second)).toMatchObject({ code: "STREAM_MISMATCH" });
   });
 
   test("G2 a chain of streams: identities and meters of all of them", async () => {
@@ -228,7 +235,7 @@ describe("a topic that was lost goes on in a new stream", () => {
 
   test("G1 rows beyond the lost stream's progress halt: a cut flush can no more be finished", async () => {
     const first = firstStream();
-    await driveToEnd(first.start(mortal(first, new Fault(14, "before"))), first.log).catch(mustBeKilled);
+    await driveToEnd(first.start(mortal(first, new Fault(16, "before"))), first.log).catch(mustBeKilled);
     const beyond = first.store
       .rows("raw_events")
       .some((row) => row.logOffset >= Math.max(0, ...first.store.progress.map(({ nextOffset }) => nextOffset)));

@@ -5,6 +5,8 @@ import {
   type HourOfIdentities,
   type IdentityQuery,
   readIdentities,
+  readLastIdentity,
+  type StoredIdentity,
   type VisitIdentities,
 } from "./identity-rows.ts";
 import { type ControlRow, controlOf, type StoredControl } from "./stored-control.ts";
@@ -56,6 +58,8 @@ export interface ResultStore {
    * @throws {TallyhouseError} STORE_UNAVAILABLE (retry); any part may have been visited, so begin again with an empty index.
    */
   readIdentities(query: IdentityQuery & { expected: number }, visit: VisitIdentities): Promise<void>;
+  /** The last identity of those that {@link readIdentities} visits, with the raw row it was made from; null without either. */
+  readLastIdentity(query: IdentityQuery): Promise<StoredIdentity | null>;
   /** Control records below the offset that took effect, in log order; one may stand twice. */
   readControls(query: { partition: number; belowOffset: number }): Promise<readonly StoredControl[]>;
   /** The newest row of every live key booked at or after `bookedFrom` (epoch seconds), with no upper bound. */
@@ -113,6 +117,7 @@ export function createResultStore(input: {
     },
     countIdentities: (query) => countIdentities(analytics, { ...query, stream: streamId }),
     readIdentities: (query, visit) => readIdentities(analytics, { ...query, stream: streamId }, visit),
+    readLastIdentity: (query) => readLastIdentity(analytics, { ...query, stream: streamId }),
     async readControls(query) {
       const rows = await analytics.select<ControlRow>(CONTROLS_SQL, { stream: streamId, ...query });
       return rows.map(controlOf);

@@ -12,6 +12,9 @@ interface Tally extends RollupValues {
   uniques: Set<bigint> | null;
 }
 
+/** Tallies of one meter version and window, by {@link keyText}. */
+type Tallies = Map<string, Tally>;
+
 /** Lane of the live fold's rows. */
 export const LIVE_LANE = 0;
 /** Lane of a backfill's rows: in the live lane they would fight the live row of the activation's booking window. */
@@ -38,8 +41,8 @@ const UNIQUES_KEPT_MAX = 500_000;
 
 /** The rollup keys of one task's current booking window, and of later ones that another writer reached before us. */
 export class RollupBook {
-  /** bookedStart → key text → state. */
-  readonly #windows = new Map<number, Map<string, Tally>>();
+  /** bookedStart → meter label → windowStart → customer and dims → state. */
+  readonly #windows = new Map<number, Map<string, Map<number, Tallies>>>();
   readonly #dirty: Tally[] = [];
   readonly #withUniques = new Set<Tally>();
   #uniquesKept = 0;
@@ -56,8 +59,9 @@ export class RollupBook {
 
   /** Takes over a stored row. `ver` may be ahead of the task: whoever wrote it folded the same log further. */
   load(key: RollupKey, ver: number, values: RollupValues): void {
-    const text = keyText({ ...key, label: meterLabel({ ...key, version: key.meterVersion }) });
-    this.#windowOf(key.bookedStart).set(text, { key, base: ver, isDirty: false, uniques: null, ...values });
+    const label = meterLabel({ ...key, version: key.meterVersion });
+    const tally = { key, base: ver, isDirty: false, uniques: null, ...values };
+    this.#talliesOf(label, key).set(keyText(key), tally);
   }
 
   /** Adds a contribution, unless the loaded row holds it. */
@@ -108,12 +112,12 @@ export class RollupBook {
   }
 
   #tallyOf(contribution: RollupContribution): Tally {
-    const window = this.#windowOf(contribution.bookedStart);
-    const text = keyText({ ...contribution, label: contribution.meter.label });
-    let tally = window.get(text);
+    const tallies = this.#talliesOf(contribution.meter.label, contribution);
+    const text = keyText(contribution);
+    let tally = tallies.get(text);
     if (tally === undefined) {
       tally = emptyTally(contribution);
-      window.set(text, tally);
+      tallies.set(text, tally);
     }
     return tally;
   }
@@ -140,13 +144,14 @@ export class RollupBook {
     this.#uniquesKept = 0;
   }
 
-  #windowOf(bookedStart: number): Map<string, Tally> {
-    let window = this.#windows.get(bookedStart);
-    if (window === undefined) {
-      window = new Map();
-      this.#windows.set(bookedStart, window);
-    }
-    return window;
+  #talliesOf(label: string, { bookedStart, windowStart }: Pick<RollupKey, "bookedStart" | "windowStart">): Tallies {
+    let meters = this.#windows.get(bookedStart);
+    if (meters === undefined) this.#windows.set(bookedStart, (meters = new Map()));
+    let windows = meters.get(label);
+    if (windows === undefined) meters.set(label, (windows = new Map()));
+    let tallies = windows.get(windowStart);
+    if (tallies === undefined) windows.set(windowStart, (tallies = new Map()));
+    return tallies;
   }
 }
 
@@ -158,10 +163,15 @@ function isSkipped(tally: Tally, { offset }: RollupContribution): boolean {
   return offset < tally.base;
 }
 
-/** Lengths before free text: no choice of customer and dimension values can imitate another key. */
-function keyText(key: { label: string; customer: string; windowStart: number; dims: readonly string[] }): string {
-  let text = `${key.label}/${key.windowStart}/${key.customer.length}:${key.customer}`;
-  for (const value of key.dims) text += `${value.length}:${value}`;
+/**
+ * The customer and the dimension values, of which a meter version always has the same number. Without any it is the customer's own
+ * text: making one for every contribution costs more than all the maps. Else lengths stand before free text: no choice of customer
+ * and values can imitate another key.
+ */
+function keyText({ customer, dims }: Pick<RollupKey, "customer" | "dims">): string {
+  if (dims.length === 0) return customer;
+  let text = `${customer.length}:${customer}`;
+  for (const value of dims) text += `${value.length}:${value}`;
   return text;
 }
 

@@ -11,7 +11,7 @@ import {
   type UsageEvent,
 } from "@tallyhouse/domain";
 import { count, type Measured, measure, takeBack } from "./count.ts";
-import { type Candidate, fingerprintOf, type FoldContext, isTooEarly } from "./fold-context.ts";
+import { type Candidate, type FoldContext, isTooEarly } from "./fold-context.ts";
 import { pushInvalid, pushRaw, pushRawWithoutEvent, valueText } from "./raw-rows.ts";
 import type { Task } from "./task.ts";
 
@@ -130,7 +130,7 @@ function replaceEvent(task: Task, { entry, fact, context }: ControlInput<"replac
 function measureReplacement(task: Task, candidate: Candidate): Measured | null {
   const { event, digests, context } = candidate;
   if (partitionOfEvent(event, context.stream.partitionCount) !== task.partition) return null;
-  if (task.index.find(fingerprintOf(digests), Math.floor(task.clockAt / 1_000)) !== null) return null;
+  if (task.index.find(digests, Math.floor(task.clockAt / 1_000)) !== null) return null;
   if (!isCountable(event, task, context)) return null;
   const measured = measure(task, candidate);
   return measured.unreadable === null ? measured : null;

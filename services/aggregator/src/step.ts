@@ -13,7 +13,7 @@ import {
   usageRecordBytes,
 } from "@tallyhouse/domain";
 import { count, measure } from "./count.ts";
-import { type Candidate, fingerprintOf, type FoldContext, isTooEarly } from "./fold-context.ts";
+import { type Candidate, type FoldContext, isTooEarly } from "./fold-context.ts";
 import { type Fate, invalidPayload, pushInvalid, pushRaw, pushRawWithoutEvent, valueText } from "./raw-rows.ts";
 import { stepControl, STREAM_CLOSED } from "./step-control.ts";
 import type { Task } from "./task.ts";
@@ -58,7 +58,7 @@ function fateOf(task: Task, candidate: Candidate): Fate {
   if (partitionOfEvent(event, context.stream.partitionCount) !== task.partition)
     return { status: "redirected", reason: "", payload: valueText(entry) };
   const bookedSeconds = Math.floor(task.clockAt / 1_000);
-  const known = task.index.find(fingerprintOf(digests), bookedSeconds);
+  const known = task.index.find(digests, bookedSeconds);
   if (known !== null) {
     const status = known === digests.payloadCheck ? "duplicate" : "conflict";
     return { status, reason: "", payload: JSON.stringify(event.data) };

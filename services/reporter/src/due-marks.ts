@@ -158,14 +158,16 @@ export async function dueBuckets(
   }>(
     `SELECT d.customer_id, c.stripe_customer_id, d.bucket_start, d.bucket_end
      FROM report_due AS d
-     JOIN stripe_customer_map AS c USING (mode, stripe_account, customer_id)
-     WHERE d.mode = $1 AND d.stripe_account = $2 AND d.feed_id = $3 AND c.state = 'active'
+     CROSS JOIN LATERAL (SELECT m.stripe_customer_id FROM stripe_customer_map AS m
+       WHERE m.mode = d.mode AND m.stripe_account = d.stripe_account AND m.customer_id = d.customer_id AND m.state = 'active'
+       OFFSET 0) AS c
+     WHERE d.mode = $1 AND d.stripe_account = $2 AND d.feed_id = $3
        AND d.bucket_end <= $4::timestamptz AND d.bucket_start > $5::timestamptz
        AND (d.customer_id, d.bucket_start) > ($6, $7::timestamptz)
        AND NOT EXISTS (SELECT 1 FROM usage_report AS u
          WHERE u.mode = d.mode AND u.stripe_account = d.stripe_account AND u.stripe_meter_id = $8
            AND u.stripe_customer_id = c.stripe_customer_id
-           AND u.state IN ('sending', 'unknown', 'rejected_sync', 'quarantined'))
+           AND u.state IN ('sending', 'unknown', 'rejected_sync', 'quarantined') OFFSET 0)
      ORDER BY d.customer_id, d.bucket_start LIMIT $9::int`,
     [
       input.account.mode,

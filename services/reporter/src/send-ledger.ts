@@ -56,13 +56,13 @@ export async function sendableRows(
        u.verify_step, u.first_attempt_at
      FROM usage_report AS u
      WHERE u.mode = $1 AND u.stripe_account = $2 AND u.state IN ('planned', 'unknown')
-       AND u.verify_step IN ('none', 'resend') AND (u.event_ts, u.id) > ($3::timestamptz, $4::bigint)
+       AND u.verify_step IN ('none', 'resend') AND (u.event_ts, u.id + 0) > ($3::timestamptz, $4::bigint)
        AND NOT EXISTS (SELECT 1 FROM usage_report AS b
          WHERE b.mode = u.mode AND b.stripe_account = u.stripe_account AND b.stripe_meter_id = u.stripe_meter_id
            AND b.stripe_customer_id = u.stripe_customer_id
            AND b.state IN ('sending', 'unknown', 'rejected_sync', 'quarantined')
-           AND (b.state IN ('rejected_sync', 'quarantined') OR b.verify_step IN ('check', 'recheck')))
-     ORDER BY u.event_ts, u.id LIMIT $5::int`,
+           AND (b.state IN ('rejected_sync', 'quarantined') OR b.verify_step IN ('check', 'recheck')) OFFSET 0)
+     ORDER BY u.event_ts, u.id + 0 LIMIT $5::int`,
     [
       account.mode,
       account.stripeAccount,

@@ -49,6 +49,19 @@ test("a clean audit is a table and exit code 0", async () => {
   expect(printed.join("")).toBe("check  rows  differences  seconds\nA1       12            0      0.0\n");
 });
 
+test("on a terminal it shows which check runs, and clears it in the end", async () => {
+  const running = { id: "7", state: "running", checks: null, progress: { check: "A4", done: 3, statements: 9 } };
+  const { io } = await deployment([
+    { ...running, progress: null },
+    { audits: [running] },
+    { audits: [{ ...running, progress: null }] },
+    { audits: [{ id: "7", state: "clean", checks: [clean], progress: null }] },
+  ]);
+  const places: string[] = [];
+  expect(await audit([], { ...io, show: (text) => void places.push(text) })).toBe(0);
+  expect(places).toEqual(["A4: 3 of 9 statements done", "", ""]);
+});
+
 test("one that goes on is waited for; differing rows are shown with their statement, and the exit code is 1", async () => {
   const running = { id: "7", state: "running", checks: null };
   const done = { id: "7", state: "differs", checks: [clean, differs] };

@@ -10,6 +10,8 @@ interface ShownAudit {
   readonly state: "running" | "clean" | "differs" | "failed";
   readonly checks: readonly CheckResult[] | null;
   readonly failure: string | null;
+  /** Where a running one is; null when another console runs it. */
+  readonly progress?: { readonly check: string; readonly done: number; readonly statements: number } | null;
 }
 
 /** A large deployment takes minutes; each look is one small answer. */
@@ -22,7 +24,13 @@ const POLL_MS = 1_000;
  */
 export async function audit(
   args: readonly string[],
-  io: { readonly env: Environment; print(text: string): void; complain(text: string): void },
+  io: {
+    readonly env: Environment;
+    print(text: string): void;
+    complain(text: string): void;
+    /** Shows where a running audit is, in place of what was shown before; the empty text in the end. Absent without a terminal. */
+    show?(text: string): void;
+  },
 ): Promise<0 | 1 | 2> {
   const { values } = parseArgs({
     args: [...args],
@@ -42,6 +50,7 @@ export async function audit(
       path: "/admin/v1/audits",
     });
     shown = audits.find(({ id }) => id === shown.id) ?? shown;
+    io.show?.(placeOf(shown));
   }
   if (values.json) io.print(`${JSON.stringify(shown, null, 2)}\n`);
   if (shown.checks === null) {
@@ -50,6 +59,11 @@ export async function audit(
   }
   if (!values.json) io.print(tableOf(shown.checks));
   return shown.state === "clean" ? 0 : 1;
+}
+
+function placeOf({ state, progress }: ShownAudit): string {
+  if (state !== "running" || progress === undefined || progress === null) return "";
+  return `${progress.check}: ${progress.done} of ${progress.statements} statements done`;
 }
 
 /** One line per check, then the first rows of each check that differs, as JSON. */

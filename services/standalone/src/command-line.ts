@@ -185,7 +185,10 @@ async function runAuditCommand(args: readonly string[]): Promise<number> {
   const print = (text: string): void => void process.stdout.write(text);
   const complain = (text: string): void => void process.stderr.write(text);
   try {
-    return await audit(args, { env: process.env, print, complain });
+    const io = { env: process.env, print, complain };
+    if (!process.stderr.isTTY) return await audit(args, io);
+    // Back to the beginning of the line, and what stood there is cleared.
+    return await audit(args, { ...io, show: (text) => complain(`\r\x1b[2K${text}`) });
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     complain(`tallyhouse: ${error.message}\n`);

@@ -71,9 +71,8 @@ export function createAsker(plan: IdentityPlan): (n: number) => { identity: Aske
   const digest = createDigester(hashSeedOf(plan));
   const asked = ([mode, customer, source, id]: Identity, n: number): Asked => {
     const event = eventOf({ mode: mode as UsageEvent["mode"], customer, source, id }, n);
-    const { fpHigh, fpLow, payloadCheck } = digest(event);
-    const words = { word0: Number(fpHigh & 0xffffffffn), word1: Number(fpHigh >> 32n), word2: fpLow };
-    return { partition: partitionOfEvent(event, PARTITIONS), ...words, payloadCheck };
+    const { word0, word1, word2, payloadCheck } = digest(event);
+    return { partition: partitionOfEvent(event, PARTITIONS), word0, word1, word2, payloadCheck };
   };
   return (n) => {
     const shape = shapeOf(n);

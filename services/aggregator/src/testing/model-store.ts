@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
-import type { HourOfIdentities, IdentityQuery, VisitIdentities } from "../identity-rows.ts";
+import type { Mode } from "@tallyhouse/domain";
+import type { HourOfIdentities, IdentityQuery, StoredIdentity, VisitIdentities } from "../identity-rows.ts";
 import { type RawTail, type ResultStore, scaledOf, type StoredRollup } from "../result-store.ts";
 import { controlOf, type StoredControl } from "../stored-control.ts";
 import { type ProgressRow, RESULT_COLUMNS, type ResultTable, type Row } from "../tables.ts";
@@ -138,6 +139,16 @@ export class ModelStore implements ResultStore {
   async readIdentities(query: IdentityQuery, visit: VisitIdentities): Promise<void> {
     for (const { fpHigh, fpLow, bookedAt, payloadCheck } of this.#identitiesOf(query))
       visit(Uint32Array.of(Number(fpHigh & 0xffffffffn), Number(fpHigh >> 32n), fpLow, bookedAt, payloadCheck));
+  }
+
+  async readLastIdentity(query: IdentityQuery): Promise<StoredIdentity | null> {
+    const [last] = this.#identitiesOf(query).sort((a, b) => b.logOffset - a.logOffset);
+    const raw = this.rows("raw_events").find(
+      (row) => row.logPartition === last?.logPartition && row.logOffset === last.logOffset,
+    );
+    if (last === undefined || raw === undefined) return null;
+    const { customer, source, id } = raw;
+    return { mode: raw.mode as Mode, customer, source, id, fpHigh: last.fpHigh, fpLow: last.fpLow };
   }
 
   #identitiesOf({ partition, belowOffset, bookedFrom }: IdentityQuery): NamedRow<"identities">[] {

@@ -4,7 +4,22 @@
  */
 import type { AuditCut } from "./audit-cut.ts";
 import { READERS } from "./audit-json.ts";
-import { type Bucket, cutSql } from "./audit-meter.ts";
+import { cutSql } from "./audit-meter.ts";
+import { type Slice, sliceSql } from "./audit-slices.ts";
+
+/** So many offsets of a partition in a row, the n-th from 0 on. */
+export interface Run {
+  readonly partition: string;
+  readonly run: string;
+}
+/** What differs row by row is looked for in the runs that are suspected as a whole: few, or none. */
+const OFFSETS_PER_RUN = 16_384;
+
+/** The condition that an offset is in one of the runs. */
+function inRunsSql(runs: readonly Run[], table: string): string {
+  const places = runs.map(({ partition, run }) => `(${partition}, ${run})`);
+  return `(toUInt64(${table}.logPartition), intDiv(${table}.logOffset, ${OFFSETS_PER_RUN})) IN (${places.join(", ")})`;
+}
 
 /** Raw rows below the cut. Not FINAL: copies are a check's own subject, or make no difference to it. */
 function rawSql(cut: AuditCut): string {
@@ -39,17 +54,23 @@ SELECT logPartition, toDate(0), 0, 0, 0, NULL, nextOffset - 1 FROM cut
 WHERE nextOffset > 0 AND clockAt >= ${cut.keptFrom} * 1000 AND logPartition NOT IN (SELECT logPartition FROM days)`;
 }
 
-/** A2: copies of one offset, as a replay writes them, are equal in every column. Partitions without copies are not read further. */
-export function copiesStatement(cut: AuditCut, { bucket, buckets }: Bucket): string {
+/** Before A2: the runs that hold copies at all. */
+export function copiedStatement(cut: AuditCut): string {
+  return `
+WITH cut AS (${cutSql(cut)})
+SELECT toString(r.logPartition) AS partition, toString(intDiv(r.logOffset, ${OFFSETS_PER_RUN})) AS run
+FROM ${rawSql(cut)}
+GROUP BY partition, run HAVING count() > groupBitmap(r.logOffset)`;
+}
+
+/** A2: copies of one offset, as a replay writes them, are equal in every column. */
+export function copiesStatement(cut: AuditCut, runs: readonly Run[]): string {
   return `
 WITH cut AS (${cutSql(cut)})
 SELECT logPartition, logOffset, count() AS copies, uniqExact(hash) AS different
 FROM (
   SELECT r.logPartition AS logPartition, r.logOffset AS logOffset, sipHash128(r.*) AS hash
-  FROM ${rawSql(cut)} AND r.logOffset % ${buckets} = ${bucket}
-    AND r.logPartition IN (
-      SELECT logPartition FROM raw_events WHERE stream = ${cut.stream.streamId}
-      GROUP BY logPartition HAVING count() > groupBitmap(logOffset)))
+  FROM ${rawSql(cut)} AND ${inRunsSql(runs, "r")})
 GROUP BY logPartition, logOffset HAVING different > 1`;
 }
 
@@ -58,10 +79,14 @@ GROUP BY logPartition, logOffset HAVING different > 1`;
  * horizon makes the next a duplicate, or a conflict when its payload differs; else too old is too late and too far ahead too early.
  * A replacement waives the age, and an occurredAt outside 1970 to 2200 is stored as 1970, so that both age verdicts are possible.
  * An identity lives in one partition. What a predecessor counted is known, and is not judged.
+ *
+ * Most identities have one row, counted and on time: that says all about them. Only the others are put in order.
  */
-export function dedupeStatement(cut: AuditCut, { bucket, buckets }: Bucket): string {
-  const { streamId, predecessors, horizonSeconds, maxAgeSeconds, maxAheadSeconds } = cut.stream;
-  const before = predecessors.map((each) => each.streamId);
+export function dedupeStatement(cut: AuditCut, slice: Slice): string {
+  const { streamId, horizonSeconds, maxAgeSeconds, maxAheadSeconds } = cut.stream;
+  const rows = identityRowsSql(cut, slice);
+  const identity = "sipHash128(r.mode, r.customer, r.source, r.id)";
+  const age = "(toInt64(toUnixTimestamp(r.bookedAt)) - toInt64(toUnixTimestamp(r.occurredAt)))";
   return `
 WITH cut AS (${cutSql(cut)})
 SELECT mode, customer, source, id, partitions, arrayMap(row -> row.2, seen) AS offsets,
@@ -81,13 +106,26 @@ FROM (
         row.5 - row.4 > ${maxAheadSeconds}, (arrayPushBack(known.1, 'too_early'), known.2, known.3, known.4),
         (arrayPushBack(known.1, 'counted'), true, row.4, row.6)),
       seen, (CAST([], 'Array(String)'), false, toInt64(0), toUInt64(0))).1 AS expected
-  FROM raw_events AS r LEFT JOIN cut AS c ON c.logPartition = r.logPartition
-  WHERE ((r.stream = ${streamId} AND r.logOffset < c.nextOffset
-      AND r.status IN ('counted', 'duplicate', 'conflict', 'too_late', 'too_early'))
-    OR (has(CAST([${before.join(", ")}], 'Array(UInt16)'), r.stream) AND r.status = 'counted'))
-    AND cityHash64(r.customer, r.id) % ${buckets} = ${bucket}
+  FROM ${rows} AND ${identity} IN (
+    SELECT ${identity} AS identity FROM ${rows}
+    GROUP BY identity HAVING count() > 1
+      OR NOT max(r.status = 'counted' AND ${age} BETWEEN -${maxAheadSeconds} AND ${maxAgeSeconds}))
   GROUP BY mode, customer, source, id)
 WHERE statuses != expected OR length(partitions) > 1`;
+}
+
+/** Rows that say what became of an identity: those of the stream below the cut, and what its predecessors counted. */
+function identityRowsSql({ stream }: AuditCut, slice: Slice): string {
+  const before = stream.predecessors.map((each) => each.streamId);
+  return `raw_events AS r LEFT JOIN cut AS c ON c.logPartition = r.logPartition
+  WHERE ((r.stream = ${stream.streamId} AND r.logOffset < c.nextOffset
+      AND r.status IN ('counted', 'duplicate', 'conflict', 'too_late', 'too_early'))
+    OR (has(CAST([${before.join(", ")}], 'Array(UInt16)'), r.stream) AND r.status = 'counted'))${ofIdentities(slice)}`;
+}
+
+/** Of a slice, by the columns of `raw_events AS r`. */
+function ofIdentities(slice: Slice): string {
+  return sliceSql(slice, { customer: "r.customer", spread: "cityHash64(r.id)" });
 }
 
 /** A5, first half: `progress` counts what the raw rows count; they may be fewer where days have expired. */
@@ -104,25 +142,43 @@ WHERE if(c.isKept, stored != c.counted, stored > c.counted)`;
 /** identities keep 45 days; two days of margin, as for raw_events. */
 const IDENTITIES_KEPT_DAYS = 43;
 
-/** A5, second half: one identity per counted usage event, of its offset, second and payload. */
-export function identitiesStatement(cut: AuditCut, { bucket, buckets }: Bucket): string {
+/** Raw rows of counted usage events, and identities, below the cut and young enough to be there, as rows of one shape. */
+function identityPairsSql(cut: AuditCut): string {
   const { streamId } = cut.stream;
   const kept = `toStartOfDay(now('UTC') - INTERVAL ${IDENTITIES_KEPT_DAYS} DAY)`;
+  return `
+    SELECT r.logPartition AS logPartition, r.logOffset AS logOffset, true AS isRaw, toUnixTimestamp(r.bookedAt) AS booked,
+      toUInt32(bitAnd(r.payloadHash, 4294967295)) AS payloadCheck
+    FROM ${rawSql(cut)} AND r.status = 'counted' AND r.bookedAt >= ${kept}
+    UNION ALL
+    SELECT i.logPartition, i.logOffset, false, toUnixTimestamp(i.bookedAt), i.payloadCheck
+    FROM identities AS i INNER JOIN cut AS c ON c.logPartition = i.logPartition
+    WHERE i.stream = ${streamId} AND i.logOffset < c.nextOffset AND i.bookedAt >= ${kept}`;
+}
+
+/**
+ * Before A5's second half: runs where the raw rows and the identities do not have the same digest, which is the number of rows and the sum
+ * of their 64-bit hashes. Copies on one side only make a run suspected.
+ */
+export function digestsStatement(cut: AuditCut): string {
+  return `
+WITH cut AS (${cutSql(cut)})
+SELECT toString(logPartition) AS partition, toString(intDiv(logOffset, ${OFFSETS_PER_RUN})) AS run
+FROM (SELECT *, sipHash64(logOffset, booked, payloadCheck) AS hash FROM (${identityPairsSql(cut)}))
+GROUP BY partition, run
+HAVING countIf(isRaw) != countIf(NOT isRaw) OR sumIf(hash, isRaw) != sumIf(hash, NOT isRaw)`;
+}
+
+/** A5, second half: one identity per counted usage event, of its offset, second and payload. */
+export function identitiesStatement(cut: AuditCut, runs: readonly Run[]): string {
   return `
 WITH cut AS (${cutSql(cut)})
 SELECT logPartition, logOffset, raw, identities
 FROM (
   SELECT logPartition, logOffset, groupUniqArrayIf((booked, payloadCheck), isRaw) AS raw,
     groupUniqArrayIf((booked, payloadCheck), NOT isRaw) AS identities
-  FROM (
-    SELECT r.logPartition AS logPartition, r.logOffset AS logOffset, true AS isRaw, toUnixTimestamp(r.bookedAt) AS booked,
-      toUInt32(bitAnd(r.payloadHash, 4294967295)) AS payloadCheck
-    FROM ${rawSql(cut)} AND r.status = 'counted' AND r.bookedAt >= ${kept} AND r.logOffset % ${buckets} = ${bucket}
-    UNION ALL
-    SELECT i.logPartition, i.logOffset, false, toUnixTimestamp(i.bookedAt), i.payloadCheck
-    FROM identities AS i INNER JOIN cut AS c ON c.logPartition = i.logPartition
-    WHERE i.stream = ${streamId} AND i.logOffset < c.nextOffset AND i.bookedAt >= ${kept}
-      AND i.logOffset % ${buckets} = ${bucket})
+  FROM (${identityPairsSql(cut)}) AS p
+  WHERE ${inRunsSql(runs, "p")}
   GROUP BY logPartition, logOffset)
 WHERE raw != identities OR length(raw) > 1`;
 }
@@ -149,7 +205,7 @@ GROUP BY logPartition`;
  * Rows in a partition that is not theirs are differences too.
  * @param folded partitions that are folded at least to where the log ended after the cut was taken
  */
-export function redirectsStatement(cut: AuditCut, { bucket, buckets }: Bucket, folded: readonly number[]): string {
+export function redirectsStatement(cut: AuditCut, slice: Slice, folded: readonly number[]): string {
   const { streamId, partitionCount } = cut.stream;
   const home = `kafkaMurmurHash(concat(toString(r.mode), '/', r.customer, '/', r.source, '/', r.id)) % ${partitionCount}`;
   return `
@@ -162,10 +218,10 @@ FROM (
     uniqExactIf(r.logOffset, r.status != 'redirected' AND r.logPartition = ${home}) AS arrived,
     groupUniqArrayIf((r.logPartition, r.logOffset), (r.status = 'redirected') != (r.logPartition != ${home})) AS misplaced
   FROM raw_events AS r INNER JOIN cut AS c ON c.logPartition = r.logPartition
-  WHERE r.stream = ${streamId} AND r.mode != 'none' AND cityHash64(r.customer, r.id) % ${buckets} = ${bucket}
+  WHERE r.stream = ${streamId} AND r.mode != 'none'${ofIdentities(slice)}
     AND (r.status = 'redirected' OR r.logPartition != ${home} OR (r.customer, r.id) IN (
-      SELECT customer, id FROM raw_events WHERE stream = ${streamId} AND status = 'redirected'
-        AND cityHash64(customer, id) % ${buckets} = ${bucket}))
+      SELECT r.customer, r.id FROM raw_events AS r
+      WHERE r.stream = ${streamId} AND r.status = 'redirected'${ofIdentities(slice)}))
   GROUP BY mode, customer, source, id)
 WHERE notEmpty(misplaced) OR (arrived < redirected AND home IN [${folded.join(", ")}] AND home NOT IN (
   SELECT logPartition FROM control_records WHERE stream = ${streamId} AND kind = 'stream.close'))`;

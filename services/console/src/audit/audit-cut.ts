@@ -43,6 +43,8 @@ export interface MeterPlace {
   readonly untilAt: number | null;
   /** Whether the usage before `offset` is said to be folded. */
   readonly isBackfilled: boolean;
+  /** Whether a predecessor activated it: its usage before is that stream's. */
+  readonly isInherited: boolean;
 }
 
 /** The part of a rule that decides numbers. Read here from the stored body, not through the fold's own reader. */
@@ -72,6 +74,8 @@ export interface AuditCut {
   readonly meters: readonly AuditedMeter[];
   /** Rows booked, and usage windows begun, at or after it have not expired. A start of a UTC day, epoch seconds. */
   readonly keptFrom: number;
+  /** The last that a predecessor counted or was told is booked by then, epoch seconds; 0 without predecessors. */
+  readonly inheritedUntil: number;
 }
 
 /** raw_events keep 400 days; two days of margin for a day that is dropped while the audit runs. */
@@ -123,7 +127,9 @@ export async function takeCut(analytics: AnalyticsStore, stream: AuditedStream):
     stream,
     partitions,
     keptFrom,
+    inheritedUntil: await readInheritedUntil(analytics, stream),
     meters: metersOf(
+      stream.streamId,
       [
         ...stream.predecessors.flatMap((before) => inheritedOf(controls, before, partitions)),
         ...own.filter(({ partition, offset }) => Number(offset) < (below.get(Number(partition)) ?? 0)),
@@ -131,6 +137,17 @@ export async function takeCut(analytics: AnalyticsStore, stream: AuditedStream):
       new Set(backfills.map(({ partition, name }) => `${partition} ${name}`)),
     ),
   };
+}
+
+async function readInheritedUntil(analytics: AnalyticsStore, { predecessors }: AuditedStream): Promise<number> {
+  if (predecessors.length === 0) return 0;
+  const [row] = await analytics.select<Record<"until", string>>(
+    `SELECT toString(max(toUnixTimestamp(bookedAt))) AS until
+     FROM (SELECT max(bookedAt) AS bookedAt FROM raw_events WHERE stream IN {streams:Array(UInt16)} AND status = 'counted'
+       UNION ALL SELECT max(bookedAt) FROM control_records WHERE stream IN {streams:Array(UInt16)})`,
+    { streams: predecessors.map(({ streamId }) => streamId) },
+  );
+  return Number(row?.until ?? 0);
 }
 
 type ControlRow = Record<"partition" | "offset" | "bookedAt" | "kind" | "body", string> & { readonly stream: number };
@@ -149,7 +166,7 @@ function inheritedOf(
 }
 
 /** One entry per meter version; in a partition the first activation and the earliest end hold. */
-function metersOf(controls: readonly ControlRow[], backfilled: ReadonlySet<string>): AuditedMeter[] {
+function metersOf(streamId: number, controls: readonly ControlRow[], backfilled: ReadonlySet<string>): AuditedMeter[] {
   const found = new Map<string, { meter: Omit<AuditedMeter, "places">; places: Map<string, MeterPlace> }>();
   for (const row of controls) {
     if (row.kind !== "meter.activate") continue;
@@ -164,6 +181,7 @@ function metersOf(controls: readonly ControlRow[], backfilled: ReadonlySet<strin
       bookedAt: Number(row.bookedAt),
       untilAt: null,
       isBackfilled: backfilled.has(`${row.partition} ${name}`),
+      isInherited: row.stream !== streamId,
     });
   }
   for (const row of controls) {

@@ -3,8 +3,7 @@ import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { authenticate } from "../auth.ts";
 import { sendProblem } from "../problem.ts";
-import type { AuditRow } from "./audit-rows.ts";
-import type { Audits } from "./audits.ts";
+import type { Audits, ListedAudit } from "./audits.ts";
 import { AUDIT_CHECKS } from "./run-audit.ts";
 
 /** Below the gateway's CONSOLE_TIMEOUT_MS: beyond it the audit goes on, and its row is asked for. */
@@ -61,7 +60,7 @@ async function isSettledWithin(done: Promise<void>, waitMs: number): Promise<boo
 }
 
 /** A test token gets the numbers: rows may be of live customers. */
-function shown(row: AuditRow, mode: Mode): Readonly<Record<string, unknown>> {
+function shown(row: ListedAudit, mode: Mode): Readonly<Record<string, unknown>> {
   const { startedAt, finishedAt, checks, ...rest } = row;
   return {
     ...rest,

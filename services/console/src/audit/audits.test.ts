@@ -1,3 +1,4 @@
+import { until } from "@tallyhouse/testkit";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { counted, openTestConsole, progress, store, type TestConsole } from "../test-support.ts";
 import { claimAudit, finishAudit, listAudits } from "./audit-rows.ts";
@@ -40,6 +41,31 @@ describe("POST /admin/v1/audits", () => {
     expect(shown.body).toMatchObject({
       audits: [{ checks: [{ differences: check?.differences, examples: [], statement: null }] }],
     });
+  });
+
+  test("a running audit says where it is", async () => {
+    await progress(console.analytics, { logClockAt: NOW, nextOffset: 2_000, counted: 0 });
+    const asked: Promise<unknown>[] = [];
+    const places: unknown[] = [];
+    await until(
+      async () => {
+        // Refused while one runs; another one when that was too quick to be seen.
+        asked.push(console.post("/admin/v1/audits", {}));
+        const { body } = await console.get("/admin/v1/audits");
+        const [running] = body["audits"] as { state: string; progress: unknown }[];
+        if (running?.progress !== null && running?.progress !== undefined) places.push(running.progress);
+        return places.length > 0;
+      },
+      { timeoutMs: 30_000, what: "a place is shown" },
+    );
+    expect(places[0]).toEqual({
+      check: expect.stringMatching(/^A[1-8]$/),
+      done: expect.any(Number),
+      statements: expect.any(Number),
+    });
+    await Promise.all(asked);
+    const { body } = await console.get("/admin/v1/audits");
+    expect(body).toMatchObject({ audits: [{ progress: null }] });
   });
 
   test("one at a time; an unknown check is refused", async () => {

@@ -4,7 +4,7 @@ import { type Clock, type Component, Counter, Gauge, type Logger, pause, type Re
 import type { ControlStore } from "@tallyhouse/domain";
 import type { AuditedStream } from "./audit-cut.ts";
 import { type AuditRow, claimAudit, finishAudit, insertAudit, listAudits } from "./audit-rows.ts";
-import { AUDIT_CHECKS, type AuditCheck, type AuditPorts, runAudit } from "./run-audit.ts";
+import { AUDIT_CHECKS, type AuditCheck, type AuditPorts, type AuditProgress, runAudit } from "./run-audit.ts";
 
 export interface AuditsPorts extends AuditPorts {
   readonly control: ControlStore;
@@ -16,7 +16,14 @@ export interface AuditsPorts extends AuditPorts {
 export interface Audits extends Component {
   /** Begins an audit and returns at once; null when this console runs one already. `done` never rejects. */
   begin(checks: readonly AuditCheck[]): Promise<{ readonly id: string; readonly done: Promise<void> } | null>;
-  list(): Promise<readonly AuditRow[]>;
+  /** The newest audits, newest first; one that this console runs with its place. */
+  list(): Promise<readonly ListedAudit[]>;
+}
+
+/** An audit as listed. */
+export interface ListedAudit extends AuditRow {
+  /** Where it is; null unless this console is running it. */
+  readonly progress: AuditProgress | null;
 }
 
 /** How often the console looks whether the day's audit is due, and shows in its metrics what any console found. */
@@ -34,6 +41,7 @@ export function createAudits(
   const metrics = createAuditMetrics(ports.metrics);
   const stopper = new AbortController();
   let running: Promise<void> | null = null;
+  let place: { readonly id: string; readonly progress: AuditProgress } | null = null;
 
   const beginWith = async (takeRow: () => Promise<AuditRow | null>) => {
     if (running !== null) return null;
@@ -43,12 +51,21 @@ export function createAudits(
     try {
       const row = await takeRow();
       if (row === null) return null;
-      const done = perform(row, { stream: config.stream, ports, signal: stopper.signal, failed: metrics.failed });
+      const done = perform(row, {
+        stream: config.stream,
+        ports,
+        signal: stopper.signal,
+        failed: metrics.failed,
+        onProgress: (progress) => {
+          place = { id: row.id, progress };
+        },
+      });
       void done.finally(taken.resolve);
       return { id: row.id, done };
     } finally {
       void running.finally(() => {
         running = null;
+        place = null;
       });
     }
   };
@@ -67,7 +84,10 @@ export function createAudits(
   return {
     name: "console audits",
     begin: (checks) => beginWith(() => insertAudit(control, checks, clock.now())),
-    list: () => listAudits(control),
+    async list() {
+      const rows = await listAudits(control);
+      return rows.map((row) => ({ ...row, progress: place?.id === row.id ? place.progress : null }));
+    },
     async run(signal) {
       signal.addEventListener("abort", () => stopper.abort());
       while (!signal.aborted) {
@@ -107,13 +127,14 @@ interface Performance {
   readonly ports: AuditsPorts;
   readonly signal: AbortSignal;
   readonly failed: Counter;
+  readonly onProgress: (progress: AuditProgress) => void;
 }
 
 /** Runs the checks of a row and stores what they found. Never rejects. */
-async function perform(row: AuditRow, { stream, ports, signal, failed }: Performance): Promise<void> {
+async function perform(row: AuditRow, { stream, ports, signal, failed, onProgress }: Performance): Promise<void> {
   const { control, clock, logger } = ports;
   try {
-    const report = await runAudit(ports, { stream, checks: row.wanted, signal });
+    const report = await runAudit(ports, { stream, checks: row.wanted, signal, onProgress });
     await finishAudit(control, row, { at: clock.now(), report });
     const differing = report.checks.filter(({ differences }) => differences > 0).map(({ check }) => check);
     if (differing.length > 0) logger.error({ audit: row.id, differing }, "stored rows differ: docs/runbooks/audit.md");

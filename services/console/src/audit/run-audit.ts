@@ -3,17 +3,21 @@ import type { AnalyticsStore, EventLog } from "@tallyhouse/domain";
 import { pause } from "@tallyhouse/runtime";
 import {
   controlsStatement,
+  copiedStatement,
   copiesStatement,
   countedStatement,
   dedupeStatement,
+  digestsStatement,
   holesStatement,
   identitiesStatement,
   reachStatement,
   redirectsStatement,
+  type Run,
   voidsStatement,
 } from "./audit-checks.ts";
 import { type AuditCut, type AuditedStream, readLogEnds, takeCut } from "./audit-cut.ts";
-import { type Bucket, meterStatements, unknownMetersStatement } from "./audit-meter.ts";
+import { meterStatements, unknownMetersStatement } from "./audit-meter.ts";
+import { readSlices, type Slice } from "./audit-slices.ts";
 
 /** The checks, in the order they run; docs/runbooks/audit.md has a section for each. */
 export const AUDIT_CHECKS = ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"] as const;
@@ -47,13 +51,16 @@ export interface AuditPorts {
 }
 
 const EXAMPLES_MAX = 20;
-/** Rows of one statement: some 400 bytes each where they are grouped by identity, and a few tens of seconds of one core. */
-const ROWS_PER_BUCKET = 500_000;
-const BUCKETS_MAX = 1_024;
+/** Half a million offsets, of some 400 bytes each where they are compared row by row. */
+const RUNS_PER_STATEMENT = 32;
 /** Grouping and sorting beyond this much memory go to the server's disk. */
 const SPILL_BYTES = 268_435_456;
+/** What one statement may hold; beyond it the statement fails and the audit with it. A million rollup rows of a slice need a quarter. */
+const MEMORY_BYTES_MAX = 2_147_483_648;
 /** On cores that are busy with other work; over HTTP the client's own limit of some 60 s holds. */
 const STATEMENT_SECONDS_MAX = 600;
+const LIMITS = `max_bytes_before_external_group_by = ${SPILL_BYTES}, max_bytes_before_external_sort = ${SPILL_BYTES},
+  max_memory_usage = ${MEMORY_BYTES_MAX}, max_execution_time = ${STATEMENT_SECONDS_MAX}`;
 /** For a partition that restarts: a takeover and a rebuild of its index. */
 const REDIRECT_WAIT_MS = 60_000;
 const REDIRECT_POLL_MS = 250;
@@ -65,6 +72,15 @@ export interface AuditInput {
   /** How long A7 may wait for a partition that lags behind its log; 0 where nobody folds. */
   readonly redirectWaitMs?: number;
   readonly signal?: AbortSignal;
+  /** Told before each check, and before each of its statements once it is known how many there are. */
+  readonly onProgress?: (progress: AuditProgress) => void;
+}
+
+/** Where a running audit is: in which check, and how many of its statements have run. */
+export interface AuditProgress {
+  readonly check: AuditCheck;
+  readonly done: number;
+  readonly statements: number;
 }
 
 /**
@@ -72,13 +88,14 @@ export interface AuditInput {
  * @throws {TallyhouseError} STORE_UNAVAILABLE, LOG_UNAVAILABLE (retry): nothing can be said then.
  */
 export async function runAudit(ports: AuditPorts, input: AuditInput): Promise<AuditReport> {
-  const { stream, checks = AUDIT_CHECKS, redirectWaitMs = REDIRECT_WAIT_MS, signal } = input;
+  const { stream, checks = AUDIT_CHECKS, redirectWaitMs = REDIRECT_WAIT_MS, signal, onProgress } = input;
   const cut = await takeCut(ports.analytics, stream);
   const sizes = await readSizes(ports.analytics, cut);
   const results: CheckResult[] = [];
   for (const check of checks) {
     signal?.throwIfAborted();
-    results.push(await runCheck(ports, { check, cut, sizes, redirectWaitMs, signal }));
+    onProgress?.({ check, done: 0, statements: 1 });
+    results.push(await runCheck(ports, { check, cut, sizes, redirectWaitMs, signal, onProgress }));
   }
   return {
     isClean: results.every(({ differences }) => differences === 0),
@@ -91,6 +108,8 @@ interface Sizes {
   readonly raw: number;
   readonly rollup: number;
   readonly controls: number;
+  /** All customers, in parts for one statement each. */
+  readonly slices: readonly Slice[];
 }
 
 interface CheckInput {
@@ -99,6 +118,7 @@ interface CheckInput {
   readonly sizes: Sizes;
   readonly redirectWaitMs: number;
   readonly signal: AbortSignal | undefined;
+  readonly onProgress: AuditInput["onProgress"];
 }
 
 type Found = Omit<CheckResult, "check" | "seconds" | "rows">;
@@ -116,46 +136,42 @@ function rowsOf(check: AuditCheck, sizes: Sizes): number {
   return check === "A8" ? sizes.controls : sizes.raw;
 }
 
-function find(ports: AuditPorts, { check, cut, sizes, redirectWaitMs: waitMs, signal }: CheckInput): Promise<Found> {
-  const { analytics } = ports;
+async function find(ports: AuditPorts, input: CheckInput): Promise<Found> {
+  const { check, cut, sizes } = input;
   if (check === "A6") return findBeyondLog(ports, cut);
   // Nothing was folded yet, so nothing can differ.
-  if (cut.partitions.length === 0) return Promise.resolve(NOTHING);
-  const many = bucketsFor(sizes.raw);
+  if (cut.partitions.length === 0) return NOTHING;
+  const all = (statements: readonly string[]): Promise<Found> => findAll(ports.analytics, statements, input);
   switch (check) {
     case "A1":
-      return findAll(analytics, [holesStatement(cut)], signal);
-    case "A2":
-      return findAll(
-        analytics,
-        many.map((bucket) => copiesStatement(cut, bucket)),
-        signal,
-      );
+      return all([holesStatement(cut)]);
+    case "A2": {
+      const copied = await suspectedRuns(ports.analytics, copiedStatement(cut));
+      return all(copied.map((runs) => copiesStatement(cut, runs)));
+    }
     case "A3":
-      return findAll(
-        analytics,
-        many.map((bucket) => dedupeStatement(cut, bucket)),
-        signal,
+      return all(sizes.slices.map((slice) => dedupeStatement(cut, slice)));
+    case "A4": {
+      const ofMeters = cut.meters.flatMap((meter) =>
+        sizes.slices.flatMap((slice) => meterStatements(cut, meter, slice)),
       );
-    case "A4":
-      return findAll(analytics, rollupStatements(cut, sizes), signal);
-    case "A5":
-      return findAll(
-        analytics,
-        [countedStatement(cut), ...many.map((bucket) => identitiesStatement(cut, bucket))],
-        signal,
-      );
+      return all([unknownMetersStatement(cut), ...ofMeters]);
+    }
+    case "A5": {
+      const suspected = await suspectedRuns(ports.analytics, digestsStatement(cut));
+      return all([countedStatement(cut), ...suspected.map((runs) => identitiesStatement(cut, runs))]);
+    }
     case "A7":
-      return findLostRedirects(ports, { cut, buckets: many, signal, waitMs });
+      return findLostRedirects(ports, input);
     case "A8":
-      return findAll(analytics, [voidsStatement(cut), controlsStatement(cut)], signal);
+      return all([voidsStatement(cut), controlsStatement(cut)]);
   }
 }
 
 const NOTHING: Found = { differences: 0, examples: [], statement: null };
 
 /** How much there is to read: decides into how many statements a check is cut. */
-async function readSizes(analytics: AnalyticsStore, { stream, meters }: AuditCut): Promise<Sizes> {
+async function readSizes(analytics: AnalyticsStore, { stream }: AuditCut): Promise<Sizes> {
   const count = async (table: string): Promise<number> => {
     const [row] = await analytics.select<{ rows: string }>(
       `SELECT toString(count()) AS rows FROM ${table} WHERE stream = {stream:UInt16}`,
@@ -163,29 +179,31 @@ async function readSizes(analytics: AnalyticsStore, { stream, meters }: AuditCut
     );
     return Number(row?.rows ?? 0);
   };
-  const rollup = meters.length === 0 ? 0 : await count("rollup");
-  return { raw: await count("raw_events"), rollup, controls: await count("control_records") };
+  const slices = await readSlices(analytics, [stream.streamId, ...stream.predecessors.map(({ streamId }) => streamId)]);
+  return {
+    raw: await count("raw_events"),
+    rollup: await count("rollup"),
+    controls: await count("control_records"),
+    slices,
+  };
 }
 
-function bucketsFor(rows: number): Bucket[] {
-  const buckets = Math.min(BUCKETS_MAX, Math.max(1, Math.ceil(rows / ROWS_PER_BUCKET)));
-  return Array.from({ length: buckets }, (_, bucket) => ({ bucket, buckets }));
-}
-
-function rollupStatements(cut: AuditCut, sizes: Sizes): string[] {
-  const buckets = bucketsFor(sizes.raw + sizes.rollup);
-  const ofMeters = cut.meters.flatMap((meter) => buckets.flatMap((bucket) => meterStatements(cut, meter, bucket)));
-  return [unknownMetersStatement(cut), ...ofMeters];
+/** Runs of offsets that must be compared row by row, for one statement each. */
+async function suspectedRuns(analytics: AnalyticsStore, statement: string): Promise<Run[][]> {
+  const runs = await analytics.select<Run>(`${statement} SETTINGS ${LIMITS}`);
+  const statements = Math.ceil(runs.length / RUNS_PER_STATEMENT);
+  return Array.from({ length: statements }, (_, n) => runs.slice(n * RUNS_PER_STATEMENT, (n + 1) * RUNS_PER_STATEMENT));
 }
 
 async function findAll(
   analytics: AnalyticsStore,
   statements: readonly string[],
-  signal: AbortSignal | undefined,
+  { check, signal, onProgress }: Pick<CheckInput, "check" | "signal" | "onProgress">,
 ): Promise<Found> {
   let found = NOTHING;
-  for (const statement of statements) {
+  for (const [index, statement] of statements.entries()) {
     signal?.throwIfAborted();
+    onProgress?.({ check, done: index, statements: statements.length });
     found = joined(found, await findOne(analytics, statement));
   }
   return found;
@@ -196,8 +214,7 @@ async function findOne(analytics: AnalyticsStore, statement: string): Promise<Fo
   const [row] = await analytics.select<{ differences: string; examples: readonly string[] }>(
     `SELECT toString(count()) AS differences, groupArray(${EXAMPLES_MAX})(formatRowNoNewline('JSONEachRow', *)) AS examples
      FROM (${statement})
-     SETTINGS max_bytes_before_external_group_by = ${SPILL_BYTES}, max_bytes_before_external_sort = ${SPILL_BYTES},
-       max_execution_time = ${STATEMENT_SECONDS_MAX}`,
+     SETTINGS ${LIMITS}`,
   );
   const differences = Number(row?.differences ?? 0);
   if (row === undefined || differences === 0) return NOTHING;
@@ -228,27 +245,19 @@ async function findBeyondLog({ analytics, log }: AuditPorts, { stream }: AuditCu
  * A7. What looks lost may only not be folded yet: then the log's ends are noted, and once a partition is folded up to there, a copy that
  * was in it at the cut has its row. A partition that does not come so far in time is left to the next audit.
  */
-async function findLostRedirects(
-  { analytics, log }: AuditPorts,
-  input: {
-    readonly cut: AuditCut;
-    readonly buckets: readonly Bucket[];
-    readonly signal: AbortSignal | undefined;
-    readonly waitMs: number;
-  },
-): Promise<Found> {
-  const { cut, buckets, signal, waitMs } = input;
+async function findLostRedirects({ analytics, log }: AuditPorts, input: CheckInput): Promise<Found> {
+  const { cut, sizes, signal, redirectWaitMs } = input;
   const ask = (folded: readonly number[]): Promise<Found> =>
     findAll(
       analytics,
-      buckets.map((bucket) => redirectsStatement(cut, bucket, folded)),
-      signal,
+      sizes.slices.map((slice) => redirectsStatement(cut, slice, folded)),
+      input,
     );
   const all = Array.from({ length: cut.stream.partitionCount }, (_, partition) => partition);
   const suspected = await ask(all);
   if (suspected.differences === 0) return suspected;
   const ends = await readLogEnds(log);
-  const giveUpAt = performance.now() + waitMs;
+  const giveUpAt = performance.now() + redirectWaitMs;
   for (;;) {
     const { partitions } = await takeCut(analytics, cut.stream);
     const folded = partitions.filter(({ partition, nextOffset }) => nextOffset >= (ends[partition] ?? 0));
