@@ -71,7 +71,10 @@ async function startEmbedded(place: BenchPlace): Promise<BenchPipeline> {
   const killOnExit = (): void => void child.kill("SIGKILL");
   process.once("exit", killOnExit);
   const ended = once(child, "exit").finally(() => process.off("exit", killOnExit));
-  place.onEnd(() => (child.kill("SIGKILL"), ended));
+  place.onEnd(() => {
+    child.kill("SIGKILL");
+    return ended;
+  });
   const url = `http://127.0.0.1:${port}`;
   await until(async () => child.exitCode !== null || (await fetch(`${url}/readyz`)).ok, {
     timeoutMs: START_TIMEOUT_MS,

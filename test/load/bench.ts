@@ -62,7 +62,8 @@ async function runAll(): Promise<void> {
 
 /** A B A B …, so that a machine that grows slower is unfair to none. */
 async function compareWith(revision: string): Promise<void> {
-  const { root, remove } = checkOut({ root: ROOT, revision, onStarted: (release) => void releases.push(release) });
+  const checkout = checkOut({ root: ROOT, revision, onStarted: (release) => void releases.push(release) });
+  const { root } = checkout;
   try {
     for (const bench of plan) {
       if (!hasBench(root, bench.name))
@@ -76,7 +77,7 @@ async function compareWith(revision: string): Promise<void> {
       process.stdout.write(`${[commandOf(bench), ...compareRuns(before, after)].join("\n  ")}\n`);
     }
   } finally {
-    remove();
+    checkout.remove();
   }
 }
 

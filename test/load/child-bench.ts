@@ -27,7 +27,10 @@ export class ChildBenches {
       stdio: ["ignore", "pipe", "inherit"],
     });
     const exited = once(child, "exit");
-    this.#end = (signal) => (child.kill(signal), exited);
+    this.#end = (signal) => {
+      child.kill(signal);
+      return exited;
+    };
     let output = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
     const [code] = (await exited) as [number | null];

@@ -55,7 +55,7 @@ export class LoadBodies {
     const idOf = (n: number): string => `${prefix}${"0".repeat(PASS_DIGITS)}${String(n).padStart(NUMBER_DIGITS, "0")}`;
     const stream = usageStream({ seed, nowAt, idOf, hasLate: true });
     this.#templates = Array.from({ length: input.bodies }, () => {
-      const events = Array.from({ length: input.eventsPerBody }, () => stream.next().value);
+      const events = Array.from({ length: input.eventsPerBody }, () => stream.next().value as StreamedEvent);
       const fresh = events.filter(({ isRepeat }) => !isRepeat);
       const bytes = Buffer.from(`[${events.map(({ text }) => text).join(",")}]`, "latin1");
       return {

@@ -92,7 +92,12 @@ async function sendUntilAccepted({ bytes }: LoadBody): Promise<void> {
 
 function post(bytes: Buffer): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const options = { agent, method: "POST", headers: { ...headers, "content-length": bytes.length } };
+    const options = {
+      agent,
+      method: "POST",
+      timeout: REQUEST_TIMEOUT_MS,
+      headers: { ...headers, "content-length": bytes.length },
+    };
     const sent = request(target, options, (answer) => {
       const chunks: Buffer[] = [];
       answer.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -101,7 +106,7 @@ function post(bytes: Buffer): Promise<{ status: number; text: string }> {
         resolve({ status: answer.statusCode ?? 0, text: Buffer.concat(chunks).toString("latin1") }),
       );
     });
-    sent.setTimeout(REQUEST_TIMEOUT_MS, () => sent.destroy(new Error("no answer in time")));
+    sent.on("timeout", () => sent.destroy(new Error("no answer in time")));
     sent.on("error", reject);
     sent.end(bytes);
   });

@@ -36,5 +36,5 @@ test("options of the runner", () => {
   expect(() => runnerOptions(["--compare=--output=x"])).toThrow("--compare takes a revision");
   expect(() => runnerOptions(["--runs", "0"])).toThrow("--runs takes a number from 1 to 99");
   expect(() => runnerOptions(["--slow"])).toThrow("--slow");
-  expect(() => runnerOptions(["aggregate"])).toThrow();
+  expect(() => runnerOptions(["aggregate"])).toThrow("aggregate");
 });

@@ -1,5 +1,6 @@
 /** CPU and resident memory of processes and all their descendants, from /proc. */
 import { readdirSync, readFileSync } from "node:fs";
+import { setInterval } from "node:timers/promises";
 import { rounded } from "./options.ts";
 
 /** Linux counts CPU in hundredths of a second, on every architecture it runs on. */
@@ -70,13 +71,21 @@ export class ProcessWatch {
   readonly #before: Readonly<Record<string, Sample>>;
   readonly #startedAt = performance.now();
   readonly #seen: { readonly atMs: number; readonly rssBytes: Readonly<Record<string, number>> }[] = [];
-  readonly #timer: NodeJS.Timeout;
+  #isStopped = false;
 
   constructor(pids: Readonly<Record<string, number>>) {
     this.#pids = pids;
     this.#before = this.#look();
-    this.#timer = setInterval(() => this.#look(), SAMPLE_MS);
-    this.#timer.unref();
+    void this.#watch();
+  }
+
+  async #watch(): Promise<void> {
+    // Unreferenced: a benchmark that fails must not stay for it.
+    const looks = setInterval(SAMPLE_MS, null, { ref: false });
+    for await (const _ of looks) {
+      if (this.#isStopped) return;
+      this.#look();
+    }
   }
 
   #look(): Readonly<Record<string, Sample>> {
@@ -91,7 +100,7 @@ export class ProcessWatch {
     readonly cpuSeconds: Readonly<Record<string, number>>;
     readonly memoryMegabytes: Readonly<Record<string, MemoryFigures>>;
   } {
-    clearInterval(this.#timer);
+    this.#isStopped = true;
     const after = this.#look();
     const names = Object.keys(this.#pids);
     const cpuOf = (name: string): number =>

@@ -98,7 +98,7 @@ test("options have their defaults, and what is wrong is named", () => {
   });
   const given = ["--seed", "7", "--log", "kafka", "--rate", "0", "--audit=count"];
   expect(benchOptions(defaults, given)).toMatchObject({ seed: 7, log: "kafka", rate: 0, audit: "count" });
-  expect(() => benchOptions(defaults, ["--rate", "-1x"])).toThrow();
+  expect(() => benchOptions(defaults, ["--rate", "-1x"])).toThrow("--rate");
   expect(() => benchOptions(defaults, ["--rate", "1.5"])).toThrow("--rate takes a whole number");
   expect(() => benchOptions(defaults, ["--log", "redis"])).toThrow("--log is embedded or kafka");
   expect(() => benchOptions(defaults, ["--audit", "none"])).toThrow("--audit is full or count");

@@ -60,7 +60,7 @@ export function spreadText(values: readonly number[]): string {
 function memoryText(runs: readonly Figures[]): string {
   const peaks = new Map<string, number>();
   for (const { memoryMegabytes } of runs) {
-    for (const name of Object.keys((memoryMegabytes ?? {}) as Figures)) {
+    for (const name of Object.keys(memoryMegabytes ?? {})) {
       const peak = figureAt((memoryMegabytes ?? {}) as Figures, `${name}.peak`) ?? 0;
       peaks.set(name, Math.max(peaks.get(name) ?? 0, peak));
     }

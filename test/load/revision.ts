@@ -13,10 +13,11 @@ const LOCK = "package-lock.json";
  */
 export function checkOut(input: { root: string; revision: string; onStarted(remove: () => void): void }): {
   readonly root: string;
-  remove(): void;
+  readonly remove: () => void;
 } {
   const { root, revision } = input;
-  const git = (...args: string[]): string => execFileSync("git", args, { cwd: root, encoding: "utf8" }).trim();
+  const git = (...args: string[]): string =>
+    execFileSync("git", args, { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] }).trim();
   const commit = git("rev-parse", "--verify", "--end-of-options", `${revision}^{commit}`);
   const folder = mkdtempSync(join(tmpdir(), "tallyhouse-revision-"));
   const tree = join(folder, "tree");

@@ -29,7 +29,7 @@ export function* usageStream(options: {
   nowAt: number;
   idOf?: (n: number) => string;
   hasLate?: boolean;
-}): Generator<StreamedEvent, never> {
+}): Generator<StreamedEvent> {
   const { seed, nowAt, idOf = (n) => `bench-${seed}-${n}`, hasLate = false } = options;
   const random = seededRandom(seed);
   const recent: StreamedEvent[] = [];
