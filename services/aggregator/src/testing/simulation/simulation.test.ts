@@ -40,6 +40,7 @@ test.each<DeathMoment>(["before", "half", "after"])(
       "progress",
       "readControls",
       "readIdentities",
+      "readLastIdentity",
       "readPage",
       "readPending",
       "readProgress",
