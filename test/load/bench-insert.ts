@@ -25,7 +25,7 @@ type Row = readonly AnalyticsValue[];
 interface Shape {
   readonly table: string;
   readonly columns: string;
-  row(input: { n: number; id: string; customer: string; data: string; at: number }): Row;
+  readonly row: (input: { n: number; id: string; customer: string; data: string; at: number }) => Row;
 }
 
 /** A number of 64 bits that differs from its neighbours in all of them. */
@@ -41,8 +41,22 @@ const SHAPES: readonly Shape[] = [
     columns:
       "stream logPartition logOffset mode customer source id type occurredAt receivedAt bookedAt decidedAt status reason payloadHash payload",
     row: ({ n, id, customer, data, at }) => [
-      ...[1, n % 16, n, "live", customer, "bench", id, "llm.request"],
-      ...[at, at + 5, at + 9, 0, "counted", "", hashOf(n), data],
+      1,
+      n % 16,
+      n,
+      "live",
+      customer,
+      "bench",
+      id,
+      "llm.request",
+      at,
+      at + 5,
+      at + 9,
+      0,
+      "counted",
+      "",
+      hashOf(n),
+      data,
     ],
   },
   {
@@ -55,9 +69,25 @@ const SHAPES: readonly Shape[] = [
     columns:
       "mode customer meter meterVersion windowStart dims stream logPartition lane bookedStart ver counted voided sumQty minQty maxQty lastQty lastAt lastOffset",
     row: ({ n, customer, at }) => [
-      ...["live", customer, n % 2 === 0 ? "input_tokens" : "output_tokens", 1, windowOf(n)],
-      ...[[`model-${n % KEYS_PER_WINDOW}`], 1, n % 16, 0, Math.floor(at / 900_000) * 900, n, 17, 0],
-      ...[`${n * 31}`, "1", `${n % 4_000}.5`, `${n % 977}`, at, n],
+      "live",
+      customer,
+      n % 2 === 0 ? "input_tokens" : "output_tokens",
+      1,
+      windowOf(n),
+      [`model-${n % KEYS_PER_WINDOW}`],
+      1,
+      n % 16,
+      0,
+      Math.floor(at / 900_000) * 900,
+      n,
+      17,
+      0,
+      `${n * 31}`,
+      "1",
+      `${n % 4_000}.5`,
+      `${n % 977}`,
+      at,
+      n,
     ],
   },
 ];

@@ -12,7 +12,7 @@ export interface ColumnOfRows {
   /** Its place in each row. */
   readonly index: number;
   /** The error for a value that the column cannot hold. */
-  refuse(row: number): InvariantError;
+  readonly refuse: (row: number) => InvariantError;
 }
 
 /** Bytes of a row when nobody knows better. */
@@ -101,7 +101,7 @@ function writeTextArrays(writer: ByteWriter, { rows, index, refuse }: ColumnOfRo
     writer.uint64(texts);
   }
   for (let row = 0; row < rows.length; row += 1) {
-    for (const text of rows[row]?.[index] as readonly string[]) {
+    for (const text of (rows[row]?.[index] ?? []) as readonly string[]) {
       if (typeof text !== "string") throw refuse(row);
       writer.text(text);
     }

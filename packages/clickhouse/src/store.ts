@@ -85,7 +85,7 @@ async function insert(writer: Channel, tables: TableColumns, input: Insert): Pro
   const { table, columns, rows } = input;
   assertIdentifiers([table, ...columns]);
   if (rows.length === 0) return;
-  // Encoded before the queue: an encoded row takes less memory than the caller's, and nothing waits for it later.
+  // Encoded before the queue: the engine works at the insert before it meanwhile.
   const body = encodeAsKnown(tables, input) ?? encode(await learn(writer, tables, table), input);
   try {
     await writer.lane.run(async () => writer.connection.insert({ table, columns, body }));
