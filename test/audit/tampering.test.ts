@@ -1,4 +1,5 @@
 /** Each hand that alters what is stored is found by the check that is there for it, and by no other. */
+import type { AuditCheck } from "@tallyhouse/console";
 import { partitionOfEvent } from "@tallyhouse/domain";
 import { meterVersion, usageEvent } from "@tallyhouse/testkit";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
@@ -15,8 +16,8 @@ import {
 } from "./world.ts";
 
 const MINUTE_MS = 60_000;
-/** A third of what each of the four customers has. */
-const ROWS_PER_SLICE = 50;
+/** Half of what each of the four customers has, or less. */
+const ROWS_PER_SLICE = 150;
 /** Every audit is some twenty statements, on cores that others may share. */
 const HOOK_TIMEOUT_MS = 240_000;
 
@@ -61,8 +62,8 @@ afterAll(() => world.close());
 
 afterEach(restore);
 
-async function differing(rowsPerSlice?: number): Promise<string[]> {
-  const { checks } = await world.audit(rowsPerSlice === undefined ? {} : { rowsPerSlice });
+async function differing(options: Parameters<World["audit"]>[0] = {}): Promise<string[]> {
+  const { checks } = await world.audit(options);
   return checks.filter(({ differences }) => differences > 0).map(({ check }) => check);
 }
 
@@ -84,7 +85,7 @@ const TARGET =
 const EDITED = "replaceOne(payload, '{', '{\"edited\":1,') AS payload";
 
 /** What is done by hand → who finds it. */
-const TAMPERINGS: readonly (readonly [string, string, () => Promise<void>])[] = [
+const TAMPERINGS: readonly (readonly [AuditCheck, string, () => Promise<void>])[] = [
   ["A1", "the first row of a partition is lost", () => remove("raw_events", UNDECODABLE)],
   [
     "A1",
@@ -238,11 +239,11 @@ test(
   "G3 cut into slices, some of them parts of one customer, nothing differs",
   { timeout: HOOK_TIMEOUT_MS },
   async () => {
-    expect(await differing(ROWS_PER_SLICE)).toEqual([]);
+    expect(await differing({ checks: ["A3", "A4", "A7"], rowsPerSlice: ROWS_PER_SLICE })).toEqual([]);
   },
 );
 
 test.each(IN_SLICES)("G3 %s in slices finds that %s", { timeout: HOOK_TIMEOUT_MS }, async (check, _what, tamper) => {
   await tamper();
-  expect(await differing(ROWS_PER_SLICE)).toEqual([check]);
+  expect(await differing({ checks: [check], rowsPerSlice: ROWS_PER_SLICE })).toEqual([check]);
 });

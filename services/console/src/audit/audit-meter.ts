@@ -119,7 +119,10 @@ function sourceSql(cut: AuditCut, meter: AuditedMeter, slice: Slice): string {
   const { rule } = meter;
   const streams = streamsOf(cut).join(", ");
   const windowOf = (seconds: string): string => `intDiv(${seconds}, ${window}) * ${window}`;
-  const ofRows = sliceSql(slice, { customer: "r.customer", spread: "intDiv(toUnixTimestamp(r.occurredAt), 900)" });
+  const ofRows = sliceSql(slice, {
+    customer: "r.customer",
+    spread: "intDiv(toUnixTimestamp64Milli(r.occurredAt), 900000)",
+  });
   const ofCorrections = sliceSql(slice, { customer: "customer", spread: "intDiv(atMs, 900000)" });
   return `
     SELECT r.stream AS stream, r.customer AS customer, exact(r.payload) AS json, toUnixTimestamp64Milli(r.occurredAt) AS atMs,

@@ -28,6 +28,8 @@ export async function readSlices(
      GROUP BY slice ORDER BY slice`,
     { streams: [...streams] },
   );
+  // Without a row there is one slice all the same: what is in the other tables has then no raw row.
+  if (starts.length === 0) return [{ from: null, below: null, part: 0, parts: 1 }];
   return starts.flatMap(({ customer, rows }, index) => {
     const parts = Math.max(1, Math.round(Number(rows) / rowsPerSlice));
     const range = { from: index === 0 ? null : customer, below: starts[index + 1]?.customer ?? null, parts };
