@@ -9,7 +9,8 @@ import { openReadBench, type ReadBench } from "./read-bench.ts";
 import { MONTH_DAYS, storeActivations, storeDay, type StoredMonth } from "./stored-usage.ts";
 
 const INFRA = fileURLToPath(new URL("../../infra", import.meta.url));
-/** What grows, and what it grows with. */
+const EVENTS_PER_CUSTOMER_MIN = 50;
+/** The tables that are merged. */
 const TABLES = ["raw_events", "identities", "rollup"];
 
 /** Stores of one month, and what asks them. */
@@ -32,6 +33,9 @@ export async function openMonth(
   folder: string,
   size: Pick<StoredMonth, "events" | "customers" | "seed">,
 ): Promise<Month> {
+  // Fewer, and a customer who is asked about might have none.
+  if (size.events < EVENTS_PER_CUSTOMER_MIN * size.customers)
+    throw new Error(`a month takes at least ${EVENTS_PER_CUSTOMER_MIN} usage events per customer`);
   const url = process.env["CLICKHOUSE_URL"];
   const clickhouse = await openClickHouse(url === undefined ? { path: join(folder, "clickhouse") } : { url });
   const postgres = await openPglite({ path: join(folder, "postgres") });
