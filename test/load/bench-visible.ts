@@ -47,6 +47,8 @@ await runBench({ name: "visible", options, servers: ["kafka", "clickhouse", "pos
   const watch = new ProcessWatch(pipeline.pids);
   const hasEnded = new AbortController();
   const loaded = client.ended.finally(() => hasEnded.abort());
+  // Awaited below; a load that fails first must not end the process before everything is released.
+  loaded.catch(() => undefined);
   const probes = await probe(pipeline, hasEnded.signal);
   const load = await loaded;
   const { cpuSeconds, memoryMegabytes } = watch.stop();
