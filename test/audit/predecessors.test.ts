@@ -1,7 +1,8 @@
 /** A stream that goes on from others: what they counted is known, their meters count on, and a new meter's backfill reads them. */
 import { encodeUsageEvent, partitionOfEvent, type UsageEvent } from "@tallyhouse/domain";
 import { meterVersion, until } from "@tallyhouse/testkit";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { handsOn } from "./hands.ts";
 import {
   activate,
   controlOf,
@@ -36,6 +37,7 @@ const LATE = [
 
 let first: World;
 let second: World;
+const { keep, restore, remove, add, alter } = handsOn(() => second.analytics);
 
 /** The n-th usage event of the first traffic, with its occurredAt. */
 const again = (n: number): UsageEvent => nthEvent(n, STARTED_AT + n * 15_000 - (n % 11) * 7 * 60_000);
@@ -63,8 +65,12 @@ beforeAll(async () => {
     second.append(SECOND_AT + HOUR_MS, controlOf({ kind: "meter.activate", ...version }, undefined, NEW_PARTITIONS));
   await second.fold();
   await voidOf(505);
+  // Every partition leaves the booking window of the activations.
+  second.append(SECOND_AT + 3 * HOUR_MS, controlOf({ kind: "tick" }, undefined, NEW_PARTITIONS));
   await foldWithBackfills();
+  await keep();
 }, HOOK_TIMEOUT_MS);
+afterEach(restore);
 afterAll(() => first.close());
 
 async function foldWithBackfills(): Promise<void> {
@@ -117,3 +123,68 @@ test(
     ]);
   },
 );
+
+const NANO = "toDecimal128('0.000000001', 9)";
+const TAMPERINGS: readonly [check: string, what: string, tamper: () => Promise<void>][] = [
+  [
+    "A3",
+    "what a predecessor counted comes back as a conflict though it is equal",
+    () =>
+      alter(
+        "raw_events",
+        "'conflict' AS status",
+        "stream = 2 AND status = 'duplicate' AND id IN (SELECT id FROM kept_raw_events WHERE stream = 1)",
+      ),
+  ],
+  [
+    "A3",
+    "what a predecessor counted has another payload hash there",
+    () => alter("raw_events", "payloadHash + 1 AS payloadHash", "stream = 1 AND status = 'counted' AND id = 'evt-4'"),
+  ],
+  [
+    "A4",
+    "a row of an inherited meter is larger",
+    () => add("rollup", `sumQty + ${NANO} AS sumQty`, "stream = 2 AND meter = 'tokens'"),
+  ],
+  [
+    "A4",
+    "a backfilled row of a predecessor's usage is larger",
+    () => add("rollup", `sumQty + ${NANO} AS sumQty`, "stream = 1 AND meter = 'late_tokens'"),
+  ],
+  [
+    "A4",
+    "a backfilled row of a predecessor's usage is lost",
+    () => remove("rollup", "stream = 1 AND meter = 'late_tokens'"),
+  ],
+  [
+    "A4",
+    "a backfilled text of a predecessor's usage is lost",
+    () => remove("rollup_uniq", `meter = 'late_users' AND windowStart < ${SECOND_AT / 1_000}`),
+  ],
+  [
+    "A4",
+    "a backfilled text of a predecessor's usage is invented",
+    () => add("rollup_uniq", "valueHash + 1 AS valueHash", "meter = 'late_users'"),
+  ],
+  [
+    "A4",
+    "a text of an inherited meter is lost",
+    () => remove("rollup_uniq", `meter = 'users' AND bookedStart >= ${SECOND_AT / 1_000}`),
+  ],
+  [
+    "A4",
+    "a text of an inherited meter is invented",
+    () => add("rollup_uniq", "valueHash + 1 AS valueHash", `meter = 'users' AND bookedStart >= ${SECOND_AT / 1_000}`),
+  ],
+  [
+    "A4",
+    "a counted row of a predecessor is lost",
+    () => remove("raw_events", "stream = 1 AND status = 'counted' AND id = 'evt-2'"),
+  ],
+];
+
+test.each(TAMPERINGS)("G3 %s finds that %s", { timeout: HOOK_TIMEOUT_MS }, async (check, _what, tamper) => {
+  await tamper();
+  const { checks } = await second.audit();
+  expect(checks.filter(({ differences }) => differences > 0).map((each) => each.check)).toEqual([check]);
+});

@@ -21,7 +21,7 @@ import {
 } from "@tallyhouse/domain";
 import { createLogger, createMetrics } from "@tallyhouse/runtime";
 import { MemoryLog, meterVersion, until, usageEvent } from "@tallyhouse/testkit";
-import { type AuditCheck, type AuditReport, runAudit } from "@tallyhouse/console";
+import { type AuditInput, type AuditReport, runAudit } from "@tallyhouse/console";
 
 export const PARTITIONS = 3;
 const MIGRATIONS = new URL("../../infra/clickhouse", import.meta.url).pathname;
@@ -46,7 +46,7 @@ export interface World {
     readonly predecessors: readonly StreamPredecessor[];
   };
   readonly clock: { at: number; now(): number };
-  audit(checks?: readonly AuditCheck[]): Promise<AuditReport>;
+  audit(options?: Pick<AuditInput, "checks" | "rowsPerSlice">): Promise<AuditReport>;
   /** Appends records as received at this instant; the partition is the record's own. The reader that is named hears of it. */
   append(receivedAt: number, records: readonly LogRecord[], reader?: MemoryLog): void;
   /** Runs an aggregator until everything in the log is stored, and stops it. */
@@ -90,11 +90,8 @@ function worldOf(
     log,
     stream,
     clock,
-    audit: (checks) =>
-      runAudit(
-        { analytics, log },
-        { stream: { ...AUDITED, ...stream }, redirectWaitMs: 0, ...(checks === undefined ? {} : { checks }) },
-      ),
+    audit: (auditOptions = {}) =>
+      runAudit({ analytics, log }, { stream: { ...AUDITED, ...stream }, redirectWaitMs: 0, ...auditOptions }),
     append(receivedAt, records, reader = log) {
       clock.at = Math.max(clock.at, receivedAt);
       for (const record of records) reader.appendAt(receivedAt, record);

@@ -1,6 +1,9 @@
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
+import { type IncomingMessage, request as sendRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { openClickHouse } from "@tallyhouse/clickhouse";
 import { type LocalClickHouse, startClickHouse } from "@tallyhouse/infra/local/clickhouse.ts";
@@ -150,6 +153,42 @@ describe("the ClickHouse front", () => {
     const summary = await ask(into, { body: "6\tsix\n7\tseven\n" });
     expect(JSON.parse(summary.headers.get("X-ClickHouse-Summary") ?? "")).toMatchObject({ written_rows: "2" });
   });
+
+  it.each(["destroy", "end"] as const)(
+    "G1 a block of rows whose connection breaks in the middle (%s) is not stored, and neither is one that ends early",
+    async (how) => {
+      const table = `broken_${how}`;
+      await client.command({ query: `CREATE TABLE ${table} (n UInt32, text String) ENGINE = MergeTree ORDER BY n` });
+      const rows = "SELECT toUInt32(number) AS n, repeat('x', 50) AS text FROM numbers(20000)";
+      const { stream } = await client.exec({ query: `${rows} FORMAT Native` });
+      const block = await buffer(stream);
+      const query = `INSERT INTO ${table} (n, text) FORMAT Native`;
+      const { origin } = new URL(front.url);
+      const request = sendRequest(`${origin}/?${new URLSearchParams({ query }).toString()}`, {
+        method: "POST",
+        headers: { "X-ClickHouse-User": "tally", "X-ClickHouse-Key": "p@ss:word" },
+      });
+      const answered = once(request, "response").then(
+        ([response]) => (response as IncomingMessage).statusCode ?? 0,
+        () => 0,
+      );
+      const half = block.subarray(0, block.length / 2);
+      await new Promise<void>((resolve) => request.write(half, () => resolve()));
+      // Neither says that the body is whole: the last chunk is missing.
+      if (how === "destroy") request.destroy();
+      else request.socket?.end();
+      expect(await answered).not.toBe(200);
+      const early = await ask({ query }, { body: new Uint8Array(half) });
+      expect({ status: early.status, text: early.text }).toMatchObject({
+        status: 500,
+        text: expect.stringContaining("CANNOT_READ_ALL_DATA") as string,
+      });
+      const count = { query: `SELECT count() FROM ${table} FORMAT TabSeparated` };
+      expect((await ask(count)).text).toBe("0\n");
+      expect((await ask({ query }, { body: new Uint8Array(block) })).status).toBe(200);
+      expect((await ask(count)).text).toBe("20000\n");
+    },
+  );
 
   it("names query, format, time zone and database as a server does", async () => {
     const answer = await ask(

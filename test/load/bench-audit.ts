@@ -1,6 +1,7 @@
 /**
- * `npm run bench:audit -- --events 1000000`: how long an audit of so many raw rows takes. The tables are filled by the engine itself, as
- * an aggregator would have filled them: a tenth duplicates, two meters, eight partitions, two days. Prints one JSON object.
+ * `npm run bench:audit -- --events 1000000 --seconds 600`: how long an audit of so many raw rows takes. The tables are filled by the engine
+ * itself, as an aggregator would have filled them: a tenth duplicates, two meters, eight partitions, a thousand customers; booked within
+ * `--seconds`, two days when absent, which gives nearly every usage event a rollup row of its own. Prints one JSON object.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
@@ -11,10 +12,9 @@ import type { AnalyticsStore } from "@tallyhouse/domain";
 import { meterVersion } from "@tallyhouse/testkit";
 import { benchOptions } from "./options.ts";
 
-const { events: rows } = benchOptions({ events: 1_000_000, seconds: 0 });
+const { events: rows, seconds: SPAN_SECONDS } = benchOptions({ events: 1_000_000, seconds: 2 * 86_400 });
 const PARTITIONS = 8;
 const WINDOW_SECONDS = 900;
-const SPAN_SECONDS = 2 * 86_400;
 const MIGRATIONS = new URL("../../infra/clickhouse", import.meta.url).pathname;
 const METERS = [
   meterVersion({ meter: "tokens", rule: { dimensions: { model: "/model" } } }),
@@ -32,6 +32,8 @@ try {
   );
   const ends = (size?.ends ?? "").split(",").map(Number);
   const cpuBefore = process.cpuUsage();
+  /** CPU at the beginning of each check. */
+  const begun = new Map<string, number>();
   const startedAt = performance.now();
   const report = await runAudit(
     {
@@ -52,19 +54,28 @@ try {
         maxAheadSeconds: 300,
       },
       redirectWaitMs: 0,
+      onProgress: ({ check }) => {
+        if (!begun.has(check)) begun.set(check, cpuSecondsSince(cpuBefore));
+      },
     },
   );
   const seconds = (performance.now() - startedAt) / 1_000;
-  const cpu = process.cpuUsage(cpuBefore);
+  const cpuSeconds = cpuSecondsSince(cpuBefore);
   const figures = {
     raw: Number(size?.raw),
     rollup: Number(size?.rollup),
     isClean: report.isClean,
     seconds: Number(seconds.toFixed(1)),
-    cpuSeconds: Number(((cpu.user + cpu.system) / 1e6).toFixed(1)),
+    cpuSeconds: Number(cpuSeconds.toFixed(1)),
+    cpuMicrosPerRow: Number(((cpuSeconds * 1e6) / rows).toFixed(2)),
     peakRssMiB: Math.round(process.resourceUsage().maxRSS / 1_024),
     cores: cpus().length,
-    checks: Object.fromEntries(report.checks.map((each) => [each.check, Number(each.seconds.toFixed(1))])),
+    cpuMicrosPerRowOf: Object.fromEntries(
+      [...begun].map(([check, at], index, all) => {
+        const until = all[index + 1]?.[1] ?? cpuSeconds;
+        return [check, Number((((until - at) * 1e6) / rows).toFixed(2))];
+      }),
+    ),
   };
   process.stdout.write(`${JSON.stringify(figures)}\n`);
   if (!report.isClean)
@@ -73,6 +84,11 @@ try {
 } finally {
   await opened.close();
   await rm(folder, { recursive: true });
+}
+
+function cpuSecondsSince(before: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
 }
 
 /** The tables as an aggregator leaves them. Offset 0 and 1 of each partition activate the meters. */

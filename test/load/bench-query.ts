@@ -18,6 +18,7 @@ try {
   const month = await openMonth(folder, options);
   try {
     const fillSeconds = await month.fill();
+    const filled = month.stored();
     const figures: Record<string, string | number> = {};
     for (const state of ["ingest", "merged"] as const) {
       const ingest = state === "ingest" ? month.ingest() : null;
@@ -38,9 +39,13 @@ try {
       seed: options.seed,
       events: month.stored(),
       customers: options.customers,
-      fillSeconds: Number(fillSeconds.toFixed(1)),
+      storedPerSecond: Math.round(filled / fillSeconds),
+      peakRssMegabytes: Math.round(process.resourceUsage().maxRSS / 1_000),
       ...figures,
       diskBytesPerEvent: disk.bytesPerEvent,
+      ...Object.fromEntries(
+        ["raw_events", "identities", "rollup"].map((table) => [`${table}BytesPerEvent`, disk.tables[table] ?? 0]),
+      ),
       cores: cpus().length,
     });
   } finally {

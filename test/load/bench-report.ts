@@ -61,7 +61,8 @@ try {
       `every pair is reported: ${JSON.stringify(round)}`,
     );
     assert(again.planned === 0 && again.sent === 0, "a second round finds nothing to do");
-    assert((await hour.sentQuantity(stripe.quantities())) === "equal", "what was sent is what was stored");
+    const difference = await hour.differenceFrom(stripe.quantities());
+    assert(difference === null, `what was sent is what was stored: ${difference ?? ""}`);
     const perRow = (ms: number): number => Number(((ms * 1_000) / hour.pairs).toFixed(1));
     printFigures({
       bench: "report",

@@ -57,15 +57,15 @@ export async function openMonth(
     },
     ingest() {
       const before = stored;
-      let isStopped = false;
+      const stop = new AbortController();
       const done = (async () => {
         // As many parts as flushes of 250 ms would make in four minutes, one after another.
-        for (let number = 0; number < 1_000 && !isStopped; number += 1)
+        for (let number = 0; number < 1_000 && !stop.signal.aborted; number += 1)
           await store(MONTH_DAYS - 1, { number, of: 1_000 });
       })();
       return {
         async stop() {
-          isStopped = true;
+          stop.abort();
           await done;
           return stored - before;
         },

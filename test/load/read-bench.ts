@@ -65,7 +65,8 @@ export async function openReadBench(
   stores: { readonly analytics: AnalyticsStore; readonly control: ControlStore },
   month: StoredMonth,
 ): Promise<ReadBench> {
-  const { store: analytics, take } = watched(stores.analytics);
+  const watch = watched(stores.analytics);
+  const { store: analytics } = watch;
   const clock = { now: () => month.fromAt + MONTH_DAYS * DAY_MS };
   const { app } = await buildConsole(
     {
@@ -120,11 +121,11 @@ export async function openReadBench(
         turn += 1;
         // A prime step through all customers but the largest, of whom every one has usage: the smaller numbers only have more.
         const customer = customerName(1 + ((turn * 7_919) % (month.customers - 1)));
-        take();
+        watch.take();
         const startedAt = performance.now();
         await asked[question](customer);
         allMs.push(performance.now() - startedAt);
-        const engine = take();
+        const engine = watch.take();
         engineMs.push(engine.ms);
         selects = engine.selects;
       }

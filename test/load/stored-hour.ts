@@ -29,8 +29,8 @@ export interface Hour {
   readonly control: ControlStore;
   readonly pairs: number;
   readonly nowAt: number;
-  /** Whether what was sent, by event name, adds up to what is stored. */
-  sentQuantity(sent: ReadonlyMap<string, bigint>): Promise<"equal" | string>;
+  /** How what was sent, by event name, differs from what is stored; null: not at all. */
+  differenceFrom(sent: ReadonlyMap<string, bigint>): Promise<string | null>;
   close(): Promise<void>;
 }
 
@@ -65,7 +65,7 @@ export async function openHour(
     control: postgres.store,
     pairs: size.customers * size.meters,
     nowAt,
-    async sentQuantity(sent) {
+    async differenceFrom(sent) {
       const rows = await analytics.select<{ name: string; quantity: string }>(
         "SELECT concat('th_', meter, '_v1') AS name, toString(sum(sumQty)) AS quantity FROM usage GROUP BY name ORDER BY name",
       );
@@ -74,7 +74,7 @@ export async function openHour(
         .sort(([a], [b]) => (a < b ? -1 : 1))
         .map(([name, quantity]) => `${name} ${quantity}`)
         .join();
-      return stored === found ? "equal" : `${stored} is stored, ${found} was sent`;
+      return stored === found ? null : `${stored} is stored, ${found} was sent`;
     },
     async close() {
       await clickhouse.close();

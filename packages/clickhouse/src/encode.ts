@@ -24,7 +24,7 @@ const GUESS_MARGIN = 1.1;
  * Rows as one block of ClickHouse's Native format, in one buffer: names, types, then column by column.
  *
  * Why this format: the types travel with the values, so the engine refuses bytes that were made for another state of the
- * table; and the block says how many rows it holds, so a body that was cut anywhere is an error and stores nothing.
+ * table; and the block says how many rows it holds, so a body that was cut anywhere within is an error and stores nothing.
  * Pure.
  * @throws {InvariantError} for a row of another length than `columns`, a type that nothing here writes, a value that its
  * column cannot hold (beyond its range, not whole, no number, no such name), or too many bytes.
@@ -42,7 +42,7 @@ export function encodeRows(input: {
   const writer = new ByteWriter(Math.ceil(rows.length * rowBytes * GUESS_MARGIN));
   writer.length(columns.length);
   writer.length(rows.length);
-  for (const [index, { name, typeName, type }] of columns.entries()) {
+  for (const [index, { name, typeName, type }] of arraysFirst(columns)) {
     assert(type !== undefined, `column ${name} of ${table} is ${typeName}, which an insert cannot write`);
     writer.text(name);
     writer.text(typeName);
@@ -54,6 +54,16 @@ export function encodeRows(input: {
     writeColumn(writer, type, { rows, index, refuse });
   }
   return writer.finish();
+}
+
+/**
+ * The columns with their places, arrays before the others; the engine takes them by name. Its reader (26.7) does not miss
+ * the texts of arrays that end the block, so such a block, cut right before them, would be stored and could not be read.
+ */
+function arraysFirst(columns: readonly Column[]): (readonly [number, Column])[] {
+  const isArray = ([, { type }]: readonly [number, Column]): boolean => type?.kind === "texts";
+  const placed = [...columns.entries()];
+  return [...placed.filter(isArray), ...placed.filter((column) => !isArray(column))];
 }
 
 function writeColumn(writer: ByteWriter, type: ColumnType, values: ColumnOfRows): void {

@@ -12,8 +12,10 @@ export interface AnalyticsStore {
    * Inserts rows as one statement, durable when it resolves (fsync), with every deduplication setting of
    * ClickHouse off. DateTime64(3) columns take epoch milliseconds as a number, DateTime columns epoch seconds,
    * Decimal and UInt64 columns decimal text, bigint or numbers below 2^53; Array(String) an array of text.
+   * Nothing may change the rows until it resolves.
    * Safe to repeat: by the caller's keys, not by the store; an error leaves any part inserted.
-   * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
+   * @throws {TallyhouseError} STORE_UNAVAILABLE (retry). InvariantError for a value that its column cannot hold
+   * (beyond its range, too many fraction digits, not whole, no number, no such name); nothing was sent.
    */
   insert(input: {
     table: string;

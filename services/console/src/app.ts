@@ -39,7 +39,14 @@ import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
 import { addUsageRoutes } from "./usage-routes.ts";
 
-export { AUDIT_CHECKS, type AuditCheck, type AuditReport, type CheckResult, runAudit } from "./audit/run-audit.ts";
+export {
+  AUDIT_CHECKS,
+  type AuditCheck,
+  type AuditInput,
+  type AuditReport,
+  type CheckResult,
+  runAudit,
+} from "./audit/run-audit.ts";
 export { type ConsoleConfig, ConsoleConfigSchema } from "./config.ts";
 
 /** A meters file of a thousand meters has some 300 kB. */

@@ -295,7 +295,8 @@ function rollupRowOf(
     stream: STREAM.streamId,
     logPartition: partition,
     lane: 0,
-    bookedStart: offset * STREAM.bookingWindowSeconds,
+    // Another one for each usage event, and booked as soon as it occurred.
+    bookedStart: windowStartOf(event.occurredAt) / 1_000 + offset,
     ver: offset + 1,
     counted: 1,
     voided: 0,

@@ -10,18 +10,15 @@ export interface Slice {
   readonly parts: number;
 }
 
-/**
- * Rows of one statement. It needs some 500 bytes for each where every identity or rollup key has one row, and that stays below
- * the memory of one statement ({@link "./run-audit.ts"}); the time is a few seconds of one core.
- */
-const ROWS_PER_SLICE = 1_000_000;
-
 /** All customers there will ever be, in slices of about as many rows; one slice when there are few. */
-export async function readSlices(analytics: AnalyticsStore, streamIds: readonly number[]): Promise<Slice[]> {
+export async function readSlices(
+  analytics: AnalyticsStore,
+  { streams, rowsPerSlice }: { readonly streams: readonly number[]; readonly rowsPerSlice: number },
+): Promise<Slice[]> {
   const starts = await analytics.select<Record<"customer" | "rows", string>>(
     `SELECT min(customer) AS customer, toString(sum(rows)) AS rows
      FROM (
-       SELECT customer, rows, intDiv(sum(rows) OVER (ORDER BY customer ROWS UNBOUNDED PRECEDING) - rows, ${ROWS_PER_SLICE}) AS slice
+       SELECT customer, rows, intDiv(sum(rows) OVER (ORDER BY customer ROWS UNBOUNDED PRECEDING) - rows, ${rowsPerSlice}) AS slice
        FROM (
          SELECT customer, sum(rows) AS rows
          FROM (
@@ -29,10 +26,10 @@ export async function readSlices(analytics: AnalyticsStore, streamIds: readonly 
            UNION ALL SELECT customer, count() FROM rollup WHERE stream IN {streams:Array(UInt16)} GROUP BY customer)
          GROUP BY customer))
      GROUP BY slice ORDER BY slice`,
-    { streams: [...streamIds] },
+    { streams: [...streams] },
   );
   return starts.flatMap(({ customer, rows }, index) => {
-    const parts = Math.max(1, Math.round(Number(rows) / ROWS_PER_SLICE));
+    const parts = Math.max(1, Math.round(Number(rows) / rowsPerSlice));
     const range = { from: index === 0 ? null : customer, below: starts[index + 1]?.customer ?? null, parts };
     return Array.from({ length: parts }, (_, part) => ({ ...range, part }));
   });

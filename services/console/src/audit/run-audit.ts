@@ -53,6 +53,8 @@ export interface AuditPorts {
 const EXAMPLES_MAX = 20;
 /** Half a million offsets, of some 400 bytes each where they are compared row by row. */
 const RUNS_PER_STATEMENT = 32;
+/** Raw and rollup rows of one statement: a few seconds of one core. Where every row is a key of its own they take some 500 bytes each. */
+const ROWS_PER_SLICE = 1_000_000;
 /** Grouping and sorting beyond this much memory go to the server's disk. */
 const SPILL_BYTES = 268_435_456;
 /** What one statement may hold; beyond it the statement fails and the audit with it. A million rollup rows of a slice need a quarter. */
@@ -71,6 +73,8 @@ export interface AuditInput {
   readonly checks?: readonly AuditCheck[];
   /** How long A7 may wait for a partition that lags behind its log; 0 where nobody folds. */
   readonly redirectWaitMs?: number;
+  /** How many rows one statement looks at, about; {@link ROWS_PER_SLICE} when absent. */
+  readonly rowsPerSlice?: number;
   readonly signal?: AbortSignal;
   /** Told before each check, and before each of its statements once it is known how many there are. */
   readonly onProgress?: (progress: AuditProgress) => void;
@@ -90,7 +94,7 @@ export interface AuditProgress {
 export async function runAudit(ports: AuditPorts, input: AuditInput): Promise<AuditReport> {
   const { stream, checks = AUDIT_CHECKS, redirectWaitMs = REDIRECT_WAIT_MS, signal, onProgress } = input;
   const cut = await takeCut(ports.analytics, stream);
-  const sizes = await readSizes(ports.analytics, cut);
+  const sizes = await readSizes(ports.analytics, cut, input.rowsPerSlice ?? ROWS_PER_SLICE);
   const results: CheckResult[] = [];
   for (const check of checks) {
     signal?.throwIfAborted();
@@ -171,7 +175,7 @@ async function find(ports: AuditPorts, input: CheckInput): Promise<Found> {
 const NOTHING: Found = { differences: 0, examples: [], statement: null };
 
 /** How much there is to read: decides into how many statements a check is cut. */
-async function readSizes(analytics: AnalyticsStore, { stream }: AuditCut): Promise<Sizes> {
+async function readSizes(analytics: AnalyticsStore, { stream }: AuditCut, rowsPerSlice: number): Promise<Sizes> {
   const count = async (table: string): Promise<number> => {
     const [row] = await analytics.select<{ rows: string }>(
       `SELECT toString(count()) AS rows FROM ${table} WHERE stream = {stream:UInt16}`,
@@ -179,7 +183,8 @@ async function readSizes(analytics: AnalyticsStore, { stream }: AuditCut): Promi
     );
     return Number(row?.rows ?? 0);
   };
-  const slices = await readSlices(analytics, [stream.streamId, ...stream.predecessors.map(({ streamId }) => streamId)]);
+  const streams = [stream.streamId, ...stream.predecessors.map(({ streamId }) => streamId)];
+  const slices = await readSlices(analytics, { streams, rowsPerSlice });
   return {
     raw: await count("raw_events"),
     rollup: await count("rollup"),
