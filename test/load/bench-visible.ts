@@ -36,6 +36,7 @@ await runBench({ name: "visible", options, servers: ["kafka", "clickhouse", "pos
     url: pipeline.url,
     token: pipeline.token,
     seed: options.seed,
+    startAt: Date.now(),
     events: options.events,
     eventsPerRequest: options.batch,
     connections: options.connections,

@@ -17,7 +17,7 @@ const ATTEMPTS_MAX = 1_200;
 const BODIES_PER_CONNECTION = 64;
 
 const settings = JSON.parse(process.argv[2] ?? "") as LoadSettings;
-const { url, token, seed, events, eventsPerRequest, connections, ratePerSecond, seconds } = settings;
+const { url, token, seed, startAt, events, eventsPerRequest, connections, ratePerSecond, seconds } = settings;
 const headOf = (bodyBytes: number): string =>
   [
     "POST /v1/events HTTP/1.1",
@@ -31,7 +31,7 @@ const bodies = new LoadBodies({
   seed,
   bodies: connections * BODIES_PER_CONNECTION,
   eventsPerBody: eventsPerRequest,
-  nowAt: Date.now(),
+  nowAt: startAt,
   headOf,
 });
 // Nobody is left to send for.
