@@ -35,6 +35,7 @@ await runBench({ name: "all", options, servers: ["kafka", "clickhouse", "postgre
     url: pipeline.url,
     token: pipeline.token,
     seed: options.seed,
+    startAt,
     events: options.events,
     eventsPerRequest: options.batch,
     connections: options.connections,

@@ -27,6 +27,7 @@ const options = benchOptions({ events: 100_000_000, seconds: 20 });
 const folder = mkdtempSync(join(tmpdir(), "tallyhouse-bench-"));
 const topic = `usage.events.v1.bench-${randomUUID()}`;
 const brokers = options.log === "kafka" ? (process.env["KAFKA_BROKERS"] ?? "") : "";
+if (options.log === "kafka" && brokers === "") throw new Error("--log kafka needs KAFKA_BROKERS");
 const env = {
   ...process.env,
   TALLYHOUSE_DATA: folder,

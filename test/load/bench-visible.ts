@@ -36,6 +36,7 @@ await runBench({ name: "visible", options, servers: ["kafka", "clickhouse", "pos
     url: pipeline.url,
     token: pipeline.token,
     seed: options.seed,
+    startAt: Date.now(),
     events: options.events,
     eventsPerRequest: options.batch,
     connections: options.connections,
@@ -47,6 +48,8 @@ await runBench({ name: "visible", options, servers: ["kafka", "clickhouse", "pos
   const watch = new ProcessWatch(pipeline.pids);
   const hasEnded = new AbortController();
   const loaded = client.ended.finally(() => hasEnded.abort());
+  // Awaited below; a load that fails first must not end the process before everything is released.
+  loaded.catch(() => undefined);
   const probes = await probe(pipeline, hasEnded.signal);
   const load = await loaded;
   const { cpuSeconds, memoryMegabytes } = watch.stop();

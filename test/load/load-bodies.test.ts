@@ -7,13 +7,16 @@ interface Sent {
   readonly subject: string;
   readonly data: { readonly inputTokens: number };
 }
+const headOf = (bodyBytes: number): string => `content-length: ${bodyBytes}\r\n\r\n`;
 const NOW = Date.UTC(2026, 10, 21, 12);
 
 /** Everything that `count` bodies hold, as a gateway would read it. */
 function send(bodies: LoadBodies, count: number): Sent[] {
   return Array.from({ length: count }, (_, n) => {
     const body = bodies.take(NOW + n * 1_000);
-    const events = JSON.parse(body.bytes.toString("utf8")) as Sent[];
+    const [head = "", text = ""] = body.bytes.toString("utf8").split("\r\n\r\n");
+    expect(head).toBe(`content-length: ${text.length}`);
+    const events = JSON.parse(text) as Sent[];
     expect(events).toHaveLength(body.events);
     body.release();
     return events;
@@ -21,7 +24,7 @@ function send(bodies: LoadBodies, count: number): Sent[] {
 }
 
 test("over several passes every identity is new, repeats equal what they repeat, and the sums are those of what was sent", () => {
-  const bodies = new LoadBodies({ seed: 3, bodies: 8, eventsPerBody: 50, nowAt: NOW });
+  const bodies = new LoadBodies({ seed: 3, bodies: 8, eventsPerBody: 50, nowAt: NOW, headOf });
   const sent = send(bodies, 27);
   const first = new Map<string, string>();
   for (const event of sent) {
@@ -46,7 +49,7 @@ test("over several passes every identity is new, repeats equal what they repeat,
 });
 
 test("a body that is still out is not taken again", () => {
-  const bodies = new LoadBodies({ seed: 3, bodies: 2, eventsPerBody: 5, nowAt: NOW });
+  const bodies = new LoadBodies({ seed: 3, bodies: 2, eventsPerBody: 5, nowAt: NOW, headOf });
   const held = bodies.take(NOW);
   bodies.take(NOW).release();
   expect(() => bodies.take(NOW)).toThrow("more bodies are out than there are");

@@ -12,7 +12,7 @@ const DIGIT_ZERO = 48;
 
 /** A body that is out: {@link LoadBody.release} it when it was answered. */
 export interface LoadBody {
-  /** A JSON array of structured CloudEvents. */
+  /** The head, and a JSON array of structured CloudEvents. */
   readonly bytes: Buffer;
   readonly events: number;
   release(): void;
@@ -38,6 +38,7 @@ export interface TakenSum {
   readonly lateInputTokens: number;
 }
 
+/** Takes bodies in turn, each with the head of its request before it. */
 export class LoadBodies {
   readonly #templates: readonly Template[];
   readonly #eventsPerBody: number;
@@ -46,8 +47,14 @@ export class LoadBodies {
   #sum: TakenSum = { events: 0, identities: 0, inputTokens: 0, lateInputTokens: 0 };
   #passTime = Buffer.alloc(0);
 
-  /** `bodies` must be more than are ever out at once. */
-  constructor(input: { seed: number; bodies: number; eventsPerBody: number; nowAt: number }) {
+  /** `bodies` must be more than are ever out at once. `headOf` is given the body's length. */
+  constructor(input: {
+    seed: number;
+    bodies: number;
+    eventsPerBody: number;
+    nowAt: number;
+    headOf: (bodyBytes: number) => string;
+  }) {
     const { seed, nowAt } = input;
     this.#eventsPerBody = input.eventsPerBody;
     this.#templateTime = new Date(nowAt).toISOString();
@@ -57,7 +64,8 @@ export class LoadBodies {
     this.#templates = Array.from({ length: input.bodies }, () => {
       const events = Array.from({ length: input.eventsPerBody }, () => stream.next().value as StreamedEvent);
       const fresh = events.filter(({ isRepeat }) => !isRepeat);
-      const bytes = Buffer.from(`[${events.map(({ text }) => text).join(",")}]`, "latin1");
+      const body = `[${events.map(({ text }) => text).join(",")}]`;
+      const bytes = Buffer.from(`${input.headOf(body.length)}${body}`, "latin1");
       return {
         bytes,
         passAt: placesOf(bytes, `"id":"${prefix}`),

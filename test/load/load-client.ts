@@ -2,9 +2,9 @@
  * The load client's own process, started by {@link startLoadClient}: sends prebuilt bodies over kept-alive connections, paced or as
  * fast as they are accepted, and repeats each until it is answered 202. Speaks with its parent over IPC.
  */
-import { Agent, request } from "node:http";
 import process from "node:process";
 import { pause } from "@tallyhouse/runtime";
+import { LastingLane } from "./lasting-lane.ts";
 import { LoadBodies, type LoadBody } from "./load-bodies.ts";
 import type { LoadFigures, LoadSettings } from "./load-process.ts";
 import { quantile, rounded } from "./options.ts";
@@ -13,23 +13,29 @@ import { quantile, rounded } from "./options.ts";
 const RETRY_PAUSE_MS = 50;
 /** A body is repeated this often before the run has failed: a minute. */
 const ATTEMPTS_MAX = 1_200;
-const REQUEST_TIMEOUT_MS = 30_000;
 /** Bodies beyond those that are out at once, so that none is overwritten while it is sent. */
 const BODIES_PER_CONNECTION = 64;
 
 const settings = JSON.parse(process.argv[2] ?? "") as LoadSettings;
-const { url, token, seed, events, eventsPerRequest, connections, ratePerSecond, seconds } = settings;
-const agent = new Agent({ keepAlive: true, maxSockets: connections });
-const target = new URL("/v1/events", url);
-const headers = { authorization: `Bearer ${token}`, "content-type": "application/cloudevents-batch+json" };
+const { url, token, seed, startAt, events, eventsPerRequest, connections, ratePerSecond, seconds } = settings;
+const headOf = (bodyBytes: number): string =>
+  [
+    "POST /v1/events HTTP/1.1",
+    `host: ${new URL(url).host}`,
+    `authorization: Bearer ${token}`,
+    "content-type: application/cloudevents-batch+json",
+    `content-length: ${bodyBytes}`,
+    "\r\n",
+  ].join("\r\n");
 const bodies = new LoadBodies({
   seed,
   bodies: connections * BODIES_PER_CONNECTION,
   eventsPerBody: eventsPerRequest,
-  nowAt: Date.now(),
+  nowAt: startAt,
+  headOf,
 });
 // Nobody is left to send for.
-process.once("disconnect", () => process.exit(1));
+process.once("disconnect", () => process.exit());
 
 const latenciesMs: number[] = [];
 let accepted = 0;
@@ -56,9 +62,9 @@ const figures: LoadFigures = {
   cpuSeconds: rounded((user + system) / 1e6, 2),
 };
 process.send?.({ kind: "ended", figures }, () => process.disconnect());
-agent.destroy();
 
 async function runLane(): Promise<void> {
+  const lane = new LastingLane(url);
   for (;;) {
     let dueAt = performance.now();
     if (gapMs > 0) {
@@ -69,45 +75,23 @@ async function runLane(): Promise<void> {
       // time passes here: the rate of the load.
       if (waitMs > 0) await pause(waitMs);
     }
-    if (Math.max(dueAt, performance.now()) >= endsAt || bodies.taken.events >= eventsMax) return;
+    if (Math.max(dueAt, performance.now()) >= endsAt || bodies.taken.events >= eventsMax) return lane.close();
     const body = bodies.take(Date.now());
-    await sendUntilAccepted(body);
+    await sendUntilAccepted(lane, body);
     latenciesMs.push(performance.now() - dueAt);
     accepted += body.events;
     body.release();
   }
 }
 
-async function sendUntilAccepted({ bytes }: LoadBody): Promise<void> {
+async function sendUntilAccepted(lane: LastingLane, { bytes }: LoadBody): Promise<void> {
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt += 1) {
-    const { status, text } = await post(bytes).catch((error: unknown) => ({ status: 0, text: String(error) }));
-    if (status === 202 && text.includes('"rejected":0')) return;
-    if (status !== 0 && status !== 503 && status !== 429) throw new Error(`refused: ${status} ${text.slice(0, 500)}`);
+    const status = await lane.send(bytes);
+    if (status === 202) return;
+    if (status !== 0 && status !== 503 && status !== 429) throw new Error(`a request is refused: ${status}`);
     refusals += 1;
     // time passes here: a client's pause before it repeats.
     await pause(RETRY_PAUSE_MS);
   }
   throw new Error(`no request is accepted any more; ${accepted} usage events were`);
-}
-
-function post(bytes: Buffer): Promise<{ status: number; text: string }> {
-  return new Promise((resolve, reject) => {
-    const options = {
-      agent,
-      method: "POST",
-      timeout: REQUEST_TIMEOUT_MS,
-      headers: { ...headers, "content-length": bytes.length },
-    };
-    const sent = request(target, options, (answer) => {
-      const chunks: Buffer[] = [];
-      answer.on("data", (chunk: Buffer) => chunks.push(chunk));
-      answer.on("error", reject);
-      answer.on("end", () =>
-        resolve({ status: answer.statusCode ?? 0, text: Buffer.concat(chunks).toString("latin1") }),
-      );
-    });
-    sent.on("timeout", () => sent.destroy(new Error("no answer in time")));
-    sent.on("error", reject);
-    sent.end(bytes);
-  });
 }

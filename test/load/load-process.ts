@@ -8,6 +8,8 @@ export interface LoadSettings {
   readonly url: string;
   readonly token: string;
   readonly seed: number;
+  /** Late usage events occurred one to three hours before this instant. */
+  readonly startAt: number;
   /** At most, in whole requests; 0: no limit. */
   readonly events: number;
   readonly eventsPerRequest: number;

@@ -4,8 +4,19 @@ import { proveCounted } from "./proof.ts";
 
 const EXPECTED = { identities: 9, stored: 10, inputTokens: 1_000 };
 
-function storing(row: Readonly<Record<string, string>>): AnalyticsStore {
-  return { select: () => Promise.resolve([row]) } as unknown as AnalyticsStore;
+/** Two partitions: the first holds one usage event, the other the rest. */
+function storing(row: {
+  readonly counted: string;
+  readonly stored: string;
+  readonly inputTokens: string;
+}): AnalyticsStore {
+  const select = (sql: string, { partition }: { partition?: number } = {}): Promise<object[]> => {
+    if (sql.includes("FROM progress")) return Promise.resolve([{ partition: 0 }, { partition: 1 }]);
+    if (sql.includes("FROM usage")) return Promise.resolve([row]);
+    const rest = { counted: String(Number(row.counted) - 1), stored: String(Number(row.stored) - 1) };
+    return Promise.resolve([partition === 0 ? { counted: "1", stored: "1" } : rest]);
+  };
+  return { select } as unknown as AnalyticsStore;
 }
 
 test("what is stored as expected proves, and each of three numbers alone can refute", async () => {
