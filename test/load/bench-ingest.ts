@@ -134,7 +134,8 @@ async function prove({ pool, acknowledged }: Awaited<ReturnType<typeof load>>): 
 
 try {
   const program = new URL("ingest-gateway.fixture.ts", import.meta.url).pathname;
-  const profile = process.env["BENCH_PROFILE"] === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${process.env["BENCH_PROFILE"]}`];
+  const profile =
+    process.env["BENCH_PROFILE"] === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${process.env["BENCH_PROFILE"]}`];
   const gateway = await start([...profile, program, join(folder, "log"), brokers, topic]);
   const { pid } = gateway.child;
   const serverCpuBefore = cpuSecondsOf(pid);

@@ -15,7 +15,7 @@ export async function openHttpLane(origin: string): Promise<HttpLane> {
   const { hostname, port } = new URL(origin);
   const socket: Socket = connect({ host: hostname, port: Number(port), noDelay: true });
   await once(socket, "connect");
-  let received = Buffer.alloc(0);
+  let received: Buffer = Buffer.alloc(0);
   let waiting: PromiseWithResolvers<number> | null = null;
   const fail = (error: Error): void => waiting?.reject(error);
   socket.on("error", fail);

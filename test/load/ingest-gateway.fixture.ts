@@ -2,8 +2,8 @@
  * The gateway of `bench:ingest`, as a process of its own: HTTP, validation and the log, and nobody who counts meanwhile. Its token is
  * hashed and remembered as in production; the store behind that answers from memory.
  */
-import type { ControlStore } from "@tallyhouse/domain";
-import { ensureTopic, openEmbeddedLog, type OpenedEventLog, openKafkaLog } from "@tallyhouse/eventlog";
+import type { ControlStore, OpenedEventLog } from "@tallyhouse/domain";
+import { ensureTopic, openEmbeddedLog, openKafkaLog } from "@tallyhouse/eventlog";
 import { buildGateway, GatewayConfigSchema } from "@tallyhouse/gateway";
 import { createServiceTokenDirectory } from "@tallyhouse/postgres";
 import { createLogger, createMetrics, parseConfig, systemClock } from "@tallyhouse/runtime";

@@ -49,6 +49,8 @@ export {
 } from "./meter.ts";
 export { type FileProblem, type MetersFileReading, parseMetersFile } from "./meters-file.ts";
 export { murmur2, partitionOfKey } from "./murmur2.ts";
+export { type PlainEvent, PlainEventReader } from "./plain-event.ts";
+export { PlainRecordWriter } from "./plain-record.ts";
 export {
   formatQuantity,
   ONE_QUANTITY,

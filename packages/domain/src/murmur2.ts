@@ -3,12 +3,17 @@
  * @see https://github.com/apache/kafka/blob/trunk/clients/src/main/java/org/apache/kafka/common/utils/Utils.java (read 2026-11)
  */
 export function murmur2(bytes: Uint8Array): number {
+  return murmur2Of(bytes, 0, bytes.length);
+}
+
+/** Of `bytes[at, end)`: a view of a part would cost more than its hash. */
+function murmur2Of(bytes: Uint8Array, at: number, end: number): number {
   const multiplier = 0x5bd1e995;
-  const length = bytes.length;
+  const length = end - at;
   let hash = 0x9747b28c ^ length;
   const fullWords = length >> 2;
   for (let word = 0; word < fullWords; word += 1) {
-    const i = word * 4;
+    const i = at + word * 4;
     let k =
       ((bytes[i] as number) | ((bytes[i + 1] as number) << 8) | ((bytes[i + 2] as number) << 16)) +
       ((bytes[i + 3] as number) << 24);
@@ -18,7 +23,7 @@ export function murmur2(bytes: Uint8Array): number {
     hash = Math.imul(hash, multiplier) ^ k;
   }
   const rest = length & 3;
-  const tail = length & ~3;
+  const tail = at + (length & ~3);
   if (rest === 3) hash ^= (bytes[tail + 2] as number) << 16;
   if (rest >= 2) hash ^= (bytes[tail + 1] as number) << 8;
   if (rest >= 1) {
@@ -33,4 +38,13 @@ export function murmur2(bytes: Uint8Array): number {
 /** The partition of a record key: Kafka's default partitioner, so Java clients and we agree. Result in [0, partitionCount). */
 export function partitionOfKey(key: Uint8Array, partitionCount: number): number {
   return (murmur2(key) & 0x7fffffff) % partitionCount;
+}
+
+/** {@link partitionOfKey} of the key that stands at `bytes[part.at, part.end)`. */
+export function partitionOfKeyAt(
+  bytes: Uint8Array,
+  part: { readonly at: number; readonly end: number },
+  partitionCount: number,
+): number {
+  return (murmur2Of(bytes, part.at, part.end) & 0x7fffffff) % partitionCount;
 }

@@ -4,10 +4,14 @@ import {
   isJsonObject,
   type LogRecord,
   type Mode,
+  parseJson,
   partitionOfKey,
+  type PlainEvent,
+  PlainRecordWriter,
   readUsageEvent,
   recordKeyOf,
   type Rejection,
+  unreachable,
   USAGE_EVENT_LIMITS,
 } from "@tallyhouse/domain";
 import type { EventInput } from "./body.ts";
@@ -25,15 +29,48 @@ export interface AcceptanceContext {
   readonly cloudEventsOnly: boolean;
   readonly receivedAt: number;
   readonly partitionCount: number;
+  readonly writer: PlainRecordWriter;
+}
+
+/** Bytes of a plain event's record beside the event: its key, and what an event leaves out and a record says. */
+const RECORD_EXTRA_BYTES = 100;
+
+/** Decides the events of one request, in their order. Pure. */
+export function acceptEvents(
+  events: readonly EventInput[],
+  context: Omit<AcceptanceContext, "writer">,
+): readonly Acceptance[] {
+  let bytesExpected = 0;
+  for (const event of events) {
+    if (event.kind === "plain") bytesExpected += event.end - event.at + RECORD_EXTRA_BYTES;
+  }
+  const writer = new PlainRecordWriter({ ...context, bytesExpected });
+  const withWriter = { ...context, writer };
+  return events.map((event) => acceptEvent(event, withWriter));
 }
 
 /**
  * Decides one event. Pure. An event without `time` is stamped with `receivedAt` and says so, so that a resend of it, stamped
  * later, is a duplicate and no conflict; whether an event is stamped is never the sender's word.
  */
-export function acceptEvent(event: EventInput, context: AcceptanceContext): Acceptance {
-  if (event.kind === "broken") return rejected(null, event.rejection);
-  return acceptParsed(event.value, context);
+function acceptEvent(event: EventInput, context: AcceptanceContext): Acceptance {
+  switch (event.kind) {
+    case "plain":
+      return acceptPlain(event, context);
+    case "parsed":
+      return acceptParsed(event.value, context);
+    case "broken":
+      return rejected(null, event.rejection);
+    default:
+      return unreachable(event);
+  }
+}
+
+function acceptPlain(event: PlainEvent, context: AcceptanceContext): Acceptance {
+  const { bytes, at, end } = event;
+  const record = context.cloudEventsOnly && !event.isCloudEvent ? null : context.writer.write(event);
+  if (record === null) return acceptParsed(parseJson(bytes.toString("utf8", at, end)), context);
+  return { kind: "accepted", id: bytes.toString("latin1", event.idAt, event.idEnd), record };
 }
 
 function acceptParsed(input: unknown, context: AcceptanceContext): Acceptance {

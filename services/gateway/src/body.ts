@@ -1,6 +1,7 @@
 /** Request bodies: bytes and media type in, the events they hold out. */
-import { parseJson, type Rejection, USAGE_EVENT_LIMITS } from "@tallyhouse/domain";
+import { parseJson, type PlainEvent, type Rejection, USAGE_EVENT_LIMITS } from "@tallyhouse/domain";
 import { locateJsonFault } from "./json-fault.ts";
+import { readPlainBody } from "./plain-body.ts";
 import type { Problem } from "./problem.ts";
 
 /** What each media type may hold. `one`: one event, not a list. `cloudEvents`: the native shape is refused. */
@@ -14,8 +15,9 @@ export const MEDIA_TYPES = {
 } as const;
 export type MediaType = keyof typeof MEDIA_TYPES;
 
-/** One event of a body: parsed and still to be read, or refused before it could be. */
+/** One event of a body: plain, parsed and still to be read, or refused before it could be. */
 export type EventInput =
+  | PlainEvent
   | { readonly kind: "parsed"; readonly value: unknown }
   | { readonly kind: "broken"; readonly rejection: Rejection };
 
@@ -130,8 +132,16 @@ function brokenLine(rule: string): EventInput {
   return { kind: "broken", rejection: { code: "EVENT_NOT_AN_OBJECT", pointer: "", rule } };
 }
 
-/** Decodes a body to the events it holds, each still to be read. Numbers keep every digit (`parseJson` of the domain). Pure. */
+/** Decodes a body to the events it holds, each still to be read. Plain ones keep views of the bytes. Pure. */
 export function readBody(bytes: Buffer, mediaType: MediaType, eventsMax: number): BodyReading {
+  const { one, many, cloudEvents: isCloudEventsOnly } = MEDIA_TYPES[mediaType];
+  const plain = readPlainBody(bytes, eventsMax);
+  if (plain === null || !(plain.isList ? many : one)) return readWholeBody(bytes, mediaType, eventsMax);
+  return { kind: "events", events: plain.events, isCloudEventsOnly };
+}
+
+/** {@link readBody} with nothing plain: of every body as a whole. Numbers keep every digit (`parseJson` of the domain). */
+export function readWholeBody(bytes: Buffer, mediaType: MediaType, eventsMax: number): BodyReading {
   const reading = readJson(bytes);
   if (reading.kind === "problem") return reading;
   const content = reading.value;

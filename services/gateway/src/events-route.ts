@@ -3,7 +3,7 @@ import type { IncomingMessage } from "node:http";
 import { type Authenticator, type EventLog, type LogRecord, unreachable } from "@tallyhouse/domain";
 import type { Clock, Logger } from "@tallyhouse/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { acceptEvent, type Acceptance } from "./accept.ts";
+import { acceptEvents, type Acceptance } from "./accept.ts";
 import { addAdmission, type Admission } from "./admission.ts";
 import { type AppendOutcome, appendWithin } from "./append.ts";
 import type { AuthFailures } from "./auth-failures.ts";
@@ -63,7 +63,7 @@ export function addEventsRoute(
       receivedAt: ports.clock.now(),
       partitionCount: ports.log.partitionCount,
     };
-    const acceptances = body.events.map((event) => acceptEvent(event, context));
+    const acceptances = acceptEvents(body.events, context);
     const records = acceptances.flatMap((acceptance) => (acceptance.kind === "accepted" ? [acceptance.record] : []));
     metrics.events.inc({ result: "rejected" }, acceptances.length - records.length);
     if (records.length === 0) return sendProblem(reply, allRejected(acceptances));

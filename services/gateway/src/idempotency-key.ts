@@ -22,12 +22,14 @@ export function applyIdempotencyKey(reading: BodyReading, header: string | reado
     const detail = `Idempotency-Key is for one event, this request has ${reading.events.length}; give each its id`;
     return refused(422, "IDEMPOTENCY_KEY_MISMATCH", detail);
   }
-  if (input.kind === "broken" || !isJsonObject(input.value)) return reading;
+  if (input.kind === "broken") return reading;
+  if (input.kind === "plain")
+    return input.bytes.toString("latin1", input.idAt, input.idEnd) === key ? reading : DIFFERENT;
+  if (!isJsonObject(input.value)) return reading;
   if (!Object.hasOwn(input.value, "id")) {
     return { ...reading, events: [{ kind: "parsed", value: { ...input.value, id: key } }] };
   }
-  if (input.value["id"] === key) return reading;
-  return refused(422, "IDEMPOTENCY_KEY_MISMATCH", "Idempotency-Key and the event's id differ; send one of them");
+  return input.value["id"] === key ? reading : DIFFERENT;
 }
 
 function keyOf(header: string): string | null {
@@ -35,6 +37,12 @@ function keyOf(header: string): string | null {
   if (quoted !== undefined) return quoted.replaceAll(/\\(.)/g, "$1");
   return BARE.test(header) ? header : null;
 }
+
+const DIFFERENT = refused(
+  422,
+  "IDEMPOTENCY_KEY_MISMATCH",
+  "Idempotency-Key and the event's id differ; send one of them",
+);
 
 function refused(status: number, code: Problem["code"], detail: string): BodyReading {
   return { kind: "problem", problem: { status, code, detail } };
