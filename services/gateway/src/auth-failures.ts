@@ -28,6 +28,7 @@ export function createAuthFailures(clock: Clock): AuthFailures {
   const digestOf = (token: string): string => hash("sha256", token, "base64");
   return {
     retryAfterSeconds(address, token) {
+      if (failures.size === 0) return null;
       const span = failures.get(networkOf(address));
       if (span === undefined || span.count < FAILURES_MAX) return null;
       const leftMs = span.startedAt + FAILURE_SPAN_MS - clock.now();

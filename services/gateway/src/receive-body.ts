@@ -25,15 +25,17 @@ export async function receiveBody(payload: Readable, plan: BodyPlan): Promise<Bo
   if ((plan.announcedBytes ?? 0) > bodyBytesMax) return tooLarge;
   const compressed: Buffer[] = [];
   let bytes = 0;
-  // Not destroyed on the way out: that would cut the connection that the refusal is to be written to.
-  for await (const chunk of payload.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+  const refusal = await receiveChunks(payload, (chunk) => {
     bytes += chunk.length;
     if (bytes > bodyBytesMax) return tooLarge;
     if (coding === "identity") {
       const problem = reader.write(chunk);
-      if (problem !== null) return { kind: "problem", problem };
-    } else compressed.push(chunk);
-  }
+      return problem === null ? null : { kind: "problem", problem };
+    }
+    compressed.push(chunk);
+    return null;
+  });
+  if (refusal !== null) return refusal;
   if (coding !== "identity") {
     const inflated = await inflateBody(Buffer.concat(compressed), coding, plan.inflatedBytesMax);
     if (inflated.kind === "problem") return inflated;
@@ -42,6 +44,42 @@ export async function receiveBody(payload: Readable, plan: BodyPlan): Promise<Bo
     if (problem !== null) return { kind: "problem", problem };
   }
   return reader.end();
+}
+
+/**
+ * Hands chunks on as they come, until the end or the first refusal, which it returns. By events: an iterator costs four promises a
+ * request. The stream is never destroyed: that would cut the connection that a refusal is to be written to.
+ */
+function receiveChunks(payload: Readable, take: (chunk: Buffer) => BodyReading | null): Promise<BodyReading | null> {
+  return new Promise((resolve, reject) => {
+    const leave = (): void => {
+      payload.off("data", onData).off("end", onEnd).off("error", onError).off("close", onClose);
+    };
+    const onEnd = (): void => {
+      leave();
+      resolve(null);
+    };
+    const onError = (error: Error): void => {
+      leave();
+      reject(error);
+    };
+    const onClose = (): void => onError(Object.assign(new Error("aborted"), { code: "ECONNRESET" }));
+    const onData = (chunk: Buffer): void => {
+      let refusal: BodyReading | null;
+      try {
+        refusal = take(chunk);
+      } catch (error) {
+        leave();
+        reject(error instanceof Error ? error : new Error("a reader threw no error", { cause: error }));
+        return;
+      }
+      if (refusal === null) return;
+      leave();
+      payload.pause();
+      resolve(refusal);
+    };
+    payload.on("end", onEnd).on("error", onError).on("close", onClose).on("data", onData);
+  });
 }
 
 /** 413: the body as sent is too long. */
