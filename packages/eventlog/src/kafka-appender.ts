@@ -1,15 +1,18 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { type LogRecord, TallyhouseError } from "@tallyhouse/domain";
-import { type CompressionTypes, type Kafka, type Message, type Producer } from "kafkajs";
+import type { Kafka, Producer } from "kafkajs";
+import { systemClock } from "@tallyhouse/runtime";
 import { ByteBudget } from "./byte-budget.ts";
 import { hasProtocolCode, KAFKA_RETRY, unavailable } from "./kafka-client.ts";
+import { batchMessage } from "./kafkajs-produce.ts";
 import { checkProduceAnswer } from "./produce-answer.ts";
+import { encodeRecordBatch } from "./record-batch.ts";
 import { recordBytes } from "./record-size.ts";
 
 /** The broker's limit of 1 MiB is per partition and request, after compression; before it is the safe side. */
 const PARTITION_BYTES_MAX = 921_600;
-/** kafkajs groups by partition in quadratic time: 2,000 records cost 2 ms, 10,000 (the protocol's sensible most) 50. */
-const PARTITION_RECORDS_MAX = 2_000;
+/** What halving a refused batch may cost: 13 further requests for one record. */
+const PARTITION_RECORDS_MAX = 8_192;
 /** Above 100 MB a broker cuts the connection; much less already fills it. */
 const REQUEST_BYTES_MAX = 8 * 1_048_576;
 /** How long one group of records is sent again and again before its callers are told. */
@@ -26,7 +29,7 @@ interface AppendCall {
 }
 
 interface QueuedRecord {
-  readonly message: Message & { readonly partition: number };
+  readonly record: LogRecord;
   readonly bytes: number;
   readonly call: AppendCall;
 }
@@ -42,17 +45,17 @@ interface QueuedRecord {
 export class KafkaAppender {
   readonly #kafka: Kafka;
   readonly #topic: string;
-  readonly #compression: CompressionTypes;
+  readonly #isCompressed: boolean;
   readonly #budget: ByteBudget;
   #producer: Producer;
   #queue: QueuedRecord[] = [];
   #pumping: Promise<void> | null = null;
   #isClosed = false;
 
-  constructor(input: { kafka: Kafka; topic: string; compression: CompressionTypes; bytesInFlightMax: number }) {
+  constructor(input: { kafka: Kafka; topic: string; isCompressed: boolean; bytesInFlightMax: number }) {
     this.#kafka = input.kafka;
     this.#topic = input.topic;
-    this.#compression = input.compression;
+    this.#isCompressed = input.isCompressed;
     this.#budget = new ByteBudget(input.bytesInFlightMax);
     this.#producer = this.#newProducer();
   }
@@ -68,8 +71,7 @@ export class KafkaAppender {
     try {
       await new Promise<void>((resolve, reject) => {
         const call = { remaining: records.length, resolve, reject };
-        for (const record of records)
-          this.#queue.push({ message: messageOf(record), bytes: recordBytes(record), call });
+        for (const record of records) this.#queue.push({ record, bytes: recordBytes(record), call });
         this.#startPump();
       });
     } finally {
@@ -110,17 +112,21 @@ export class KafkaAppender {
 
   /** The longest prefix of the queue that fits one request; at least one record. */
   #takeGroup(): QueuedRecord[] {
-    const sizes = new Map<number, { bytes: number; records: number }>();
+    const bytesOf: number[] = [];
+    const recordsOf: number[] = [];
     let requestBytes = 0;
     let count = 0;
-    for (const { message, bytes } of this.#queue) {
-      const size = sizes.get(message.partition) ?? { bytes: 0, records: 0 };
-      size.bytes += bytes;
-      size.records += 1;
-      sizes.set(message.partition, size);
+    for (const { record, bytes } of this.#queue) {
+      const { partition } = record;
+      const partitionBytes = (bytesOf[partition] ?? 0) + bytes;
+      const partitionRecords = (recordsOf[partition] ?? 0) + 1;
+      bytesOf[partition] = partitionBytes;
+      recordsOf[partition] = partitionRecords;
       requestBytes += bytes;
       const isOver =
-        size.bytes > PARTITION_BYTES_MAX || size.records > PARTITION_RECORDS_MAX || requestBytes > REQUEST_BYTES_MAX;
+        partitionBytes > PARTITION_BYTES_MAX ||
+        partitionRecords > PARTITION_RECORDS_MAX ||
+        requestBytes > REQUEST_BYTES_MAX;
       if (isOver && count > 0) break;
       count += 1;
     }
@@ -154,14 +160,22 @@ export class KafkaAppender {
 
   /** `null` when every partition acknowledged, else what was wrong; then the producer has fresh metadata. */
   async #sendOnce(group: readonly QueuedRecord[]): Promise<string | null> {
+    const byPartition = new Map<number, LogRecord[]>();
+    for (const { record } of group) {
+      const records = byPartition.get(record.partition);
+      if (records === undefined) byPartition.set(record.partition, [record]);
+      else records.push(record);
+    }
+    const options = { timestamp: systemClock.now(), isCompressed: this.#isCompressed };
     const answer = await this.#producer.send({
       topic: this.#topic,
       acks: -1,
       timeout: BROKER_TIMEOUT_MS,
-      compression: this.#compression,
-      messages: group.map(({ message }) => message),
+      messages: Array.from(byPartition, ([partition, records]) =>
+        batchMessage(partition, encodeRecordBatch(records, options)),
+      ),
     });
-    const partitions = new Set(group.map(({ message }) => message.partition));
+    const partitions = new Set(byPartition.keys());
     const problem = checkProduceAnswer({ topic: this.#topic, partitions }, answer);
     if (problem !== null) await this.#reconnect();
     return problem;
@@ -198,13 +212,9 @@ export class KafkaAppender {
       allowAutoTopicCreation: false,
       retry: KAFKA_RETRY,
       createPartitioner: () => (input) => {
-        // The caller has chosen; kafkajs sees only messages of messageOf.
+        // The caller has chosen; kafkajs sees only batches, one for each partition.
         return input.message.partition ?? -1;
       },
     });
   }
-}
-
-function messageOf(record: LogRecord): QueuedRecord["message"] {
-  return { partition: record.partition, key: record.key, value: record.value, headers: { ...record.headers } };
 }

@@ -9,7 +9,7 @@ import {
   type OpenedEventLog,
   TallyhouseError,
 } from "@tallyhouse/domain";
-import kafkajs, { type Admin, type Kafka } from "kafkajs";
+import type { Admin, Kafka } from "kafkajs";
 import { KafkaAppender } from "./kafka-appender.ts";
 import { KafkaBounds } from "./kafka-bounds.ts";
 import { createKafka, isLocal, KAFKA_RETRY, type KafkaClientOptions, unavailable } from "./kafka-client.ts";
@@ -77,7 +77,7 @@ class KafkaLog implements EventLog {
     this.#appender = new KafkaAppender({
       kafka,
       topic: options.topic,
-      compression: isLocal(options.brokers) ? kafkajs.CompressionTypes.None : kafkajs.CompressionTypes.ZSTD,
+      isCompressed: !isLocal(options.brokers),
       bytesInFlightMax: options.bytesInFlightMax ?? BYTES_IN_FLIGHT_MAX,
     });
     const { promise, reject } = Promise.withResolvers<never>();

@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { TallyhouseError } from "@tallyhouse/domain";
 import kafkajs from "kafkajs";
+import { mendProduce } from "./kafkajs-produce.ts";
 
 /** The mends below replace methods of this version; another one may have changed what they rely on. */
 const KAFKAJS_VERSION = "2.2.4";
@@ -10,6 +11,9 @@ const KAFKAJS_VERSION = "2.2.4";
 const UNPACKED_BYTES_MAX = 134_217_728;
 /** Control record keys hold version and type, two bytes each; type 0 aborts. @see https://kafka.apache.org/documentation/#controlbatch (read 2026-11) */
 const ABORT_TYPE = 0;
+
+/** How this package packs batches. */
+export const ZSTD_PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 1 };
 
 const require = createRequire(import.meta.url);
 const mended = new WeakSet<object>();
@@ -91,10 +95,10 @@ export function mendKafkajs(version = (require("kafkajs/package.json") as { vers
   mendOnce(queue, mendTimer);
   mendOnce(decoder, mendHeaders);
   mendOnce(broker, mendFetch);
+  mendOnce(require("kafkajs/src/protocol/requests/produce") as object, mendProduce);
   // On every client, also one that does not write it: a batch in an unregistered codec crashes a consumer for ever.
   kafkajs.CompressionCodecs[kafkajs.CompressionTypes.ZSTD] = () => ({
-    compress: async (encoder: { buffer: Buffer }) =>
-      zstdCompressSync(encoder.buffer, { params: { [constants.ZSTD_c_compressionLevel]: 1 } }),
+    compress: async (encoder: { buffer: Buffer }) => zstdCompressSync(encoder.buffer, { params: ZSTD_PARAMETERS }),
     decompress: async (packed: Buffer) => zstdDecompressSync(packed, { maxOutputLength: UNPACKED_BYTES_MAX }),
   });
 }
