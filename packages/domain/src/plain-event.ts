@@ -318,39 +318,40 @@ class PlainParts implements PlainEvent {
   /** Whether this attribute, text `[at, end)`, is plain here. A second one of the same name is not. */
   take({ nameAt, length, at, end }: { nameAt: number; length: number; at: number; end: number }): boolean {
     const { bytes } = this;
-    const is = (name: Uint8Array): boolean => isAt(bytes, nameAt, name);
     switch (length) {
       case 2:
-        if (this.idAt !== -1 || !is(NAMES.id)) return false;
+        if (this.idAt !== -1 || !isAt(bytes, nameAt, NAMES.id)) return false;
         this.idAt = at;
         this.idEnd = end;
         return isWithin(at, end, identityCharactersMax);
       case 4:
-        if (is(NAMES.type)) {
+        if (isAt(bytes, nameAt, NAMES.type)) {
           if (this.typeAt !== -1) return false;
           this.typeAt = at;
           this.typeEnd = end;
           return isWithin(at, end, typeCharactersMax);
         }
-        return is(NAMES.time) ? this.#takeTime(at, end) : is(NAMES.mode) && this.#takeMode(at, end);
+        return isAt(bytes, nameAt, NAMES.time)
+          ? this.#takeTime(at, end)
+          : isAt(bytes, nameAt, NAMES.mode) && this.#takeMode(at, end);
       case 6:
-        if (this.sourceAt !== -1 || !is(NAMES.source)) return false;
+        if (this.sourceAt !== -1 || !isAt(bytes, nameAt, NAMES.source)) return false;
         this.sourceAt = at;
         this.sourceEnd = end;
         return isWithin(at, end, identityCharactersMax);
       case 7:
       case 8:
-        if (this.customerAt !== -1 || !is(length === 7 ? NAMES.subject : NAMES.customer)) return false;
+        if (this.customerAt !== -1 || !isAt(bytes, nameAt, length === 7 ? NAMES.subject : NAMES.customer)) return false;
         this.#hasSubject = length === 7;
         this.customerAt = at;
         this.customerEnd = end;
         return isWithin(at, end, identityCharactersMax);
       case 11:
-        if (this.isCloudEvent || !is(NAMES.specversion)) return false;
+        if (this.isCloudEvent || !isAt(bytes, nameAt, NAMES.specversion)) return false;
         this.isCloudEvent = true;
         return end - at === VERSION.length && isAt(bytes, at, VERSION);
       case 15:
-        if (this.#hasContentType || !is(NAMES.datacontenttype)) return false;
+        if (this.#hasContentType || !isAt(bytes, nameAt, NAMES.datacontenttype)) return false;
         this.#hasContentType = true;
         return end - at === JSON_TYPE.length && isAt(bytes, at, JSON_TYPE);
       default:

@@ -1,7 +1,7 @@
 /** Produce requests whose record batches are encoded already; everything else about a send stays kafkajs's. */
 import { createRequire } from "node:module";
 import { assert } from "@tallyhouse/domain";
-import type { Message } from "kafkajs";
+import type { Message, ProducerRecord } from "kafkajs";
 
 const require = createRequire(import.meta.url);
 /** The first version whose batches have magic 2; Kafka 4 takes none below. */
@@ -24,9 +24,7 @@ interface PartitionData {
   readonly messages: readonly (Message | BatchMessage)[];
 }
 
-interface ProduceInput {
-  readonly acks: number;
-  readonly timeout: number;
+interface ProduceInput extends Readonly<Required<Pick<ProducerRecord, "acks" | "timeout">>> {
   readonly topicData: readonly { readonly topic: string; readonly partitions: readonly PartitionData[] }[];
 }
 

@@ -1,4 +1,5 @@
 /** Bodies of JSON read from their bytes: plain events as they stand, the others parsed one by one. */
+import { isUtf8 } from "node:buffer";
 import { parseJson, PlainEventReader } from "@tallyhouse/domain";
 import type { EventInput } from "./body.ts";
 
@@ -12,8 +13,6 @@ const CLOSE_OBJECT = 0x7d;
 
 /** Deeper ones are left to the reader of whole bodies: what it says of them depends on the body's depth as a whole. */
 const LEVELS_MAX = 100;
-
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** The one event or the list of events that a body is. */
 export interface PlainBody {
@@ -55,12 +54,12 @@ function readElement(
   const event = reader.read(at);
   if (event !== null) return { event, end: event.end };
   const end = endOfObject(bytes, at);
-  if (end === -1) return null;
+  // What is no UTF-8 or no JSON here makes the whole body none.
+  if (end === -1 || !isUtf8(bytes.subarray(at, end))) return null;
   try {
-    return { event: { kind: "parsed", value: parseJson(decoder.decode(bytes.subarray(at, end))) }, end };
+    return { event: { kind: "parsed", value: parseJson(bytes.toString("utf8", at, end)) }, end };
   } catch (error) {
-    // What parseJson throws, and the decoder: no JSON or no UTF-8, so the whole body is none either.
-    if (error instanceof SyntaxError || error instanceof TypeError) return null;
+    if (error instanceof SyntaxError) return null;
     throw error;
   }
 }
