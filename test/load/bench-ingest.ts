@@ -1,6 +1,7 @@
 /**
  * `npm run bench:ingest`: HTTP → durable. The gateway and its log run as a process of their own, this one sends. Afterwards standalone
- * counts the same log, and every event that was answered 202 must be found in raw_events by its identity.
+ * counts the same log, and every event that was answered 202 must be found in raw_events by its identity. BENCH_PROFILE names a folder
+ * for a CPU profile of the gateway.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
