@@ -1,6 +1,7 @@
 /**
  * `npm run bench:ingest`: HTTP → durable. The gateway and its log run as a process of their own, this one sends. Afterwards standalone
- * counts the same log, and every event that was answered 202 must be found in raw_events by its identity.
+ * counts the same log, and every event that was answered 202 must be found in raw_events by its identity. BENCH_PROFILE names a folder
+ * for a CPU profile of the gateway.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -13,7 +14,7 @@ import { openStoppedFolder } from "@tallyhouse/standalone";
 import { until } from "@tallyhouse/testkit";
 import { openHttpLane } from "./http-lane.ts";
 import { benchOptions, printFigures, quantile } from "./options.ts";
-import { buildRequestPool, idInRound } from "./request-pool.ts";
+import { buildRequestPool, idInRound } from "./ingest-requests.ts";
 
 const TOKEN = "svc_live_th_benchbenchbenchbench";
 /** Of /proc/PID/stat: USER_HZ, 100 on every Linux that Node runs on. */
@@ -23,6 +24,7 @@ const batchAt = process.argv.indexOf("--batch");
 const eventsPerRequest = batchAt === -1 ? 100 : Number(process.argv.splice(batchAt, 2)[1]);
 /** Enough that neither side waits for the other: a commit of the log takes a millisecond, whatever it holds. */
 const connections = eventsPerRequest === 1 ? 64 : 16;
+if (!Number.isInteger(eventsPerRequest) || eventsPerRequest < 1) throw new Error("--batch takes a whole number");
 const options = benchOptions({ events: 100_000_000, seconds: 20 });
 const folder = mkdtempSync(join(tmpdir(), "tallyhouse-bench-"));
 const topic = `usage.events.v1.bench-${randomUUID()}`;

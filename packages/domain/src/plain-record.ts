@@ -38,7 +38,7 @@ export class PlainRecordWriter {
   constructor(context: { mode: Mode; receivedAt: number; partitionCount: number; bytesExpected: number }) {
     this.#mode = context.mode === "live" ? LIVE : TEST;
     this.#modeName = context.mode;
-    this.#stamp = latin1(formatInstant(context.receivedAt));
+    this.#stamp = Buffer.from(formatInstant(context.receivedAt), "latin1");
     this.#partitionCount = context.partitionCount;
     this.#bytesExpected = context.bytesExpected;
   }

@@ -116,6 +116,10 @@ const LINE_TOO_LONG: EventInput = {
 
 /** Null for a blank line. */
 function readLine(bytes: Buffer): EventInput | null {
+  // A copy, because a plain event keeps a view of its bytes, and these are written over by the next line.
+  const plain = readPlainBody(Buffer.from(bytes), 1);
+  const [event] = plain?.events ?? [];
+  if (event !== undefined && plain?.isList === false) return event;
   const text = textOf(bytes);
   if (text === null) return brokenLine("the line is not UTF-8 text");
   if (text.trim() === "") return null;

@@ -77,7 +77,7 @@ describe("newline-delimited JSON", () => {
   test("a line at the limit and one byte beyond", () => {
     const { eventBytesMax } = USAGE_EVENT_LIMITS;
     for (const [bytes, kind] of [
-      [eventBytesMax, "parsed"],
+      [eventBytesMax, "plain"],
       [eventBytesMax + 1, "broken"],
     ] as const) {
       const reader = createLineReader(1);

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { acceptEvents } from "./accept.ts";
-import { type BodyReading, MEDIA_TYPES, type MediaType, readBody, readWholeBody } from "./body.ts";
+import { type BodyReading, createLineReader, MEDIA_TYPES, type MediaType, readBody, readWholeBody } from "./body.ts";
 
 const NOW = Date.UTC(2026, 10, 20, 10, 0, 0, 7);
 const EVENTS_MAX = 5;
@@ -185,6 +185,22 @@ test("what is read as plain is what the whole reader and the schema make of it, 
   // Else the test compares the whole reader with itself.
   expect(plain).toBeGreaterThan(300);
   expect(parsedBeside).toBeGreaterThan(50);
+});
+
+test("events in lines become the same records as in a list", () => {
+  let plain = 0;
+  fc.assert(
+    fc.property(fc.array(objects, { minLength: 1, maxLength: EVENTS_MAX }), (events) => {
+      const reader = createLineReader(EVENTS_MAX);
+      reader.write(Buffer.from(events.join("\n")));
+      const lines = reader.end();
+      if (lines.kind === "events" && lines.events.some(({ kind }) => kind === "plain")) plain += 1;
+      const list = readWholeBody(Buffer.from(`[${events.join(",")}]`), "application/json", EVENTS_MAX);
+      expect(outcomeOf(lines, "live")).toEqual(outcomeOf(list, "live"));
+    }),
+    { numRuns: 500 },
+  );
+  expect(plain).toBeGreaterThan(100);
 });
 
 test("a plain batch takes the plain way, event by event, blanks and nested data too", () => {

@@ -78,7 +78,9 @@ function receiveChunks(payload: Readable, take: (chunk: Buffer) => BodyReading |
       payload.pause();
       resolve(refusal);
     };
-    payload.on("end", onEnd).on("error", onError).on("close", onClose).on("data", onData);
+    // The caller went while its credential was looked up: no event would come any more.
+    if (payload.destroyed) onClose();
+    else payload.on("end", onEnd).on("error", onError).on("close", onClose).on("data", onData);
   });
 }
 
