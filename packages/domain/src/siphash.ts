@@ -47,7 +47,7 @@ export class SipHash128 {
     for (const [at, word] of START.entries()) start[at] = word ^ view.getBigUint64((at % 2) * WORD_BYTES, true);
   }
 
-  /** Makes room for so many bytes. What {@link bytes} held may be gone. */
+  /** Makes room for so many bytes. Growing is for good: a stream has its longest text soon. */
   reserve(bytes: number): void {
     const missing = bytes + WORD_BYTES - this.bytes.length;
     if (missing <= 0) return;
