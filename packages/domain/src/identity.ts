@@ -79,9 +79,8 @@ function hashText(sip: SipHash128, textOf: (event: UsageEvent, lengthOf: LengthO
 }
 
 function identityText({ mode, customer, source, id }: UsageEvent, lengthOf: LengthOf): string {
-  return (
-    `${lengthOf(mode)}:${mode}${lengthOf(customer)}:${customer}` + `${lengthOf(source)}:${source}${lengthOf(id)}:${id}`
-  );
+  const owner = `${lengthOf(mode)}:${mode}${lengthOf(customer)}:${customer}`;
+  return `${owner}${lengthOf(source)}:${source}${lengthOf(id)}:${id}`;
 }
 
 function payloadText({ type, occurredAt, isStamped, data }: UsageEvent, lengthOf: LengthOf): string {

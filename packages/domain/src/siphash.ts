@@ -47,7 +47,7 @@ export class SipHash128 {
     for (const [at, word] of START.entries()) start[at] = word ^ view.getBigUint64((at % 2) * WORD_BYTES, true);
   }
 
-  /** Makes room for so many bytes. What {@link bytes} held may be gone. */
+  /** Makes room for so many bytes. Growing is for good: a stream has its longest text soon. */
   reserve(bytes: number): void {
     const missing = bytes + WORD_BYTES - this.bytes.length;
     if (missing <= 0) return;
@@ -96,34 +96,35 @@ const rotate = (local: number, by: number): number[] => [...get(local), I64_CONS
 /** Constants of 128 to 255 take two bytes, of which the first holds seven bits. */
 const mark = (local: number, byte: number): number[] => [
   ...get(local),
-  ...[I64_CONST, byte | 0x80, byte >> 7, I64_XOR],
+  I64_CONST,
+  byte | 0x80,
+  byte >> 7,
+  I64_XOR,
   ...set(local),
 ];
 const ROUND = [
-  ...[...add(V0, V1), ...rotate(V1, 13), ...xor(V1, V0), ...rotate(V0, 32)],
-  ...[...add(V2, V3), ...rotate(V3, 16), ...xor(V3, V2)],
-  ...[...add(V0, V3), ...rotate(V3, 21), ...xor(V3, V0)],
-  ...[...add(V2, V1), ...rotate(V1, 17), ...xor(V1, V2), ...rotate(V2, 32)],
-];
-const FOUR_ROUNDS = [...ROUND, ...ROUND, ...ROUND, ...ROUND];
-const squeeze = (offset: number): number[] => [
-  ...[I32_CONST, 0, ...get(V0), ...get(V1), I64_XOR, ...get(V2), I64_XOR, ...get(V3), I64_XOR],
-  ...store(offset),
-];
+  [add(V0, V1), rotate(V1, 13), xor(V1, V0), rotate(V0, 32)],
+  [add(V2, V3), rotate(V3, 16), xor(V3, V2)],
+  [add(V0, V3), rotate(V3, 21), xor(V3, V0)],
+  [add(V2, V1), rotate(V1, 17), xor(V1, V2), rotate(V2, 32)],
+].flat(2);
+const FOUR_ROUNDS = [ROUND, ROUND, ROUND, ROUND].flat();
+const squeeze = (offset: number): number[] =>
+  [[I32_CONST, 0], get(V0), get(V1), [I64_XOR], get(V2), [I64_XOR], get(V3), [I64_XOR], store(offset)].flat();
 const BODY = [
   // Locals beside the parameter: one address, five words.
-  ...[2, 1, I32, 5, I64],
-  ...[V0, V1, V2, V3].flatMap((local, at) => [I32_CONST, 0, ...load(at * WORD_BYTES), ...set(local)]),
+  [2, 1, I32, 5, I64],
+  [V0, V1, V2, V3].flatMap((local, at) => [I32_CONST, 0, ...load(at * WORD_BYTES), ...set(local)]),
   // 64 takes two bytes: the seventh bit of the last one is the sign.
-  ...[I32_CONST, INPUT_AT | 0x80, 0, ...set(AT)],
-  ...[LOOP, NO_RESULT],
-  ...[...get(AT), ...load(0), ...set(WORD), ...xor(V3, WORD), ...ROUND, ...ROUND, ...xor(V0, WORD)],
-  ...[...get(AT), I32_CONST, WORD_BYTES, I32_ADD, ...set(AT)],
-  ...[...get(AT), ...get(END), I32_NOT_EQUAL, BRANCH_IF, 0, BLOCK_END],
-  ...[...mark(V2, 0xee), ...FOUR_ROUNDS, ...squeeze(RESULT_AT)],
-  ...[...mark(V1, 0xdd), ...FOUR_ROUNDS, ...squeeze(RESULT_AT + WORD_BYTES)],
-  BLOCK_END,
-];
+  [I32_CONST, INPUT_AT | 0x80, 0, ...set(AT)],
+  [LOOP, NO_RESULT],
+  [get(AT), load(0), set(WORD), xor(V3, WORD), ROUND, ROUND, xor(V0, WORD)].flat(),
+  [...get(AT), I32_CONST, WORD_BYTES, I32_ADD, ...set(AT)],
+  [...get(AT), ...get(END), I32_NOT_EQUAL, BRANCH_IF, 0, BLOCK_END],
+  [mark(V2, 0xee), FOUR_ROUNDS, squeeze(RESULT_AT)].flat(),
+  [mark(V1, 0xdd), FOUR_ROUNDS, squeeze(RESULT_AT + WORD_BYTES)].flat(),
+  [BLOCK_END],
+].flat();
 
 /** Lengths in LEB128. */
 function leb(value: number): number[] {
@@ -139,13 +140,15 @@ function name(text: string): number[] {
 }
 
 const compiled = new WebAssembly.Module(
-  Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    // One type, (i32) -> (); one function of it; one memory of a page or more; two exports; the code.
-    ...section(1, [1, 0x60, 1, I32, 0]),
-    ...section(3, [1, 0]),
-    ...section(5, [1, 0, 1]),
-    ...section(7, [2, ...name("memory"), 2, 0, ...name("hash"), 0, 0]),
-    ...section(10, [1, ...leb(BODY.length), ...BODY]),
-  ]),
+  Uint8Array.from(
+    [
+      [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+      // One type, (i32) -> (); one function of it; one memory of a page or more; two exports; the code.
+      section(1, [1, 0x60, 1, I32, 0]),
+      section(3, [1, 0]),
+      section(5, [1, 0, 1]),
+      section(7, [2, ...name("memory"), 2, 0, ...name("hash"), 0, 0]),
+      section(10, [1, ...leb(BODY.length), ...BODY]),
+    ].flat(),
+  ),
 );
