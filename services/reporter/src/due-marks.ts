@@ -137,6 +137,9 @@ function bounds(window: DueWindow): { endedBy: string; startedAfter: string } {
 /**
  * Due buckets of mapped customers whose pair has no blocking row, in order of (customer, start), a page after `after`.
  * A new difference over an unresolved send could bill its quantity twice: such a pair waits.
+ *
+ * OFFSET 0 keeps each lookup one of its own, by the whole key of its row. Joined instead, a planner without statistics of tables that
+ * were just filled reads the map of all customers for every bucket.
  */
 export async function dueBuckets(
   control: SqlRunner,

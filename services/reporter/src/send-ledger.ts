@@ -29,6 +29,9 @@ export async function recoverSending(control: SqlRunner, account: AccountKey): P
 /**
  * Rows that may be sent, in the order of their minutes, a page after the cursor. Pairs with a row that an operator must look
  * at, or that is being verified, are left out: their order would break.
+ *
+ * `id + 0` is the expression of the index in this order, which no statement that names rows by id can mistake for its own. OFFSET 0
+ * keeps the lookup one by the pair's whole key (see dueBuckets).
  */
 export async function sendableRows(
   control: SqlRunner,
