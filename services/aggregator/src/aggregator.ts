@@ -14,7 +14,7 @@ import { Backfiller } from "./backfiller.ts";
 import type { BackfillStore } from "./backfill-store.ts";
 import type { AggregatorConfig } from "./config.ts";
 import { DedupeMemory } from "./dedupe-memory.ts";
-import { flush, flushDelayMs } from "./flush.ts";
+import { flush } from "./flush.ts";
 import { halt } from "./halt.ts";
 import { openTask } from "./open.ts";
 import { Partitions, type PartitionStatus } from "./partitions.ts";
@@ -271,15 +271,10 @@ export class Aggregator implements Component {
       }
       this.#hurry = new AbortController();
       if (this.partitions.bufferedBytes() < this.#config.FLUSH_BYTES_MAX)
-        await pause(this.#flushDelayMs(), this.#hurry.signal);
+        await pause(this.#config.FLUSH_INTERVAL_MS, this.#hurry.signal);
       this.#hurry = null;
       await this.flush();
     }
-  }
-
-  #flushDelayMs(): number {
-    const lagMs = this.#ports.clock.now() - this.partitions.unstoredClockAt();
-    return flushDelayMs(this.#config.FLUSH_INTERVAL_MS, lagMs);
   }
 
   async #tickLoop(stop: AbortSignal): Promise<void> {

@@ -16,10 +16,7 @@ const hours = z.coerce.number().int().min(1);
 /** The aggregator's environment variables. All have defaults. */
 export const AggregatorConfigSchema = z
   .object({
-    /**
-     * Longest time from the first folded record to the start of the flush that stores it. Behind the log up to four times as
-     * long, and never more than a quarter of what it is behind.
-     */
+    /** Longest time from the first folded record to the start of the flush that stores it. */
     FLUSH_INTERVAL_MS: z.coerce.number().int().min(1).max(60_000).default(250),
     /** A flush starts earlier when this many bytes are folded and not stored. 64 MiB is about 100,000 usage events. */
     FLUSH_BYTES_MAX: bytes.default(64 * MIB),

@@ -17,8 +17,6 @@ export function measure(task: Task, { entry, event, context }: Omit<Candidate, "
   const contributions: RollupContribution[] = [];
   let unreadable: string | null = null;
   const occurredAt = event.occurredAt ?? entry.receivedAt;
-  const windowStart = windowStartOf(occurredAt) / 1_000;
-  const bookedStart = bookedStartOf(task.clockAt, context.stream);
   for (const meter of task.meters.of(event.mode, event.type)) {
     if (occurredAt < meter.compiled.fromAt || occurredAt >= meter.untilAt) continue;
     const contribution = meter.compiled.contributionOf(event);
@@ -34,8 +32,8 @@ export function measure(task: Task, { entry, event, context }: Omit<Candidate, "
       quantity: contribution.quantity,
       uniqueText: contribution.uniqueText,
       occurredAt,
-      windowStart,
-      bookedStart,
+      windowStart: windowStartOf(occurredAt) / 1_000,
+      bookedStart: bookedStartOf(task.clockAt, context.stream),
       offset: entry.offset,
     });
   }

@@ -2,7 +2,6 @@ import { TallyhouseError } from "@tallyhouse/domain";
 import type { MemoryLog } from "@tallyhouse/testkit";
 import { expect, test } from "vitest";
 import type { Aggregator } from "./aggregator.ts";
-import { flushDelayMs } from "./flush.ts";
 import { openAll } from "./testing/drive.ts";
 import { storeWith } from "./testing/faults.ts";
 import { ModelStore } from "./testing/model-store.ts";
@@ -124,15 +123,3 @@ test("offsets are committed after progress, as advice only: an error there is no
 function unavailable(): TallyhouseError {
   return new TallyhouseError({ code: "STORE_UNAVAILABLE", action: "retry", message: "not there" });
 }
-
-test.each([
-  [-3_600_000, 250],
-  [0, 250],
-  [1_000, 250],
-  [2_000, 500],
-  [4_000, 1_000],
-  [86_400_000, 1_000],
-  [Number.NEGATIVE_INFINITY, 250],
-])("behind the log by %i ms, a flush of every 250 ms is made after %i", (lagMs, delayMs) => {
-  expect(flushDelayMs(250, lagMs)).toBe(delayMs);
-});

@@ -3,20 +3,6 @@ import type { ResultStore } from "./result-store.ts";
 import { RESULT_TABLES, type Row } from "./tables.ts";
 import type { TaskSnapshot } from "./task.ts";
 
-/** How much longer than FLUSH_INTERVAL_MS a flush waits at most when the fold is behind the log. */
-const DELAY_FACTOR_MAX = 4;
-/** The share of its lag that the fold adds by waiting for more. */
-const LAG_SHARE = 0.25;
-
-/**
- * How long to fold before the next flush. Behind the log a figure is late already, and a larger flush catches up sooner: it has fewer
- * rollup rows for each usage event, and leaves fewer parts to merge.
- * @param lagMs how far the log clock of what waits to be stored lies behind the wall clock; may be negative
- */
-export function flushDelayMs(intervalMs: number, lagMs: number): number {
-  return Math.max(intervalMs, Math.min(lagMs * LAG_SHARE, intervalMs * DELAY_FACTOR_MAX));
-}
-
 /** Repeats an idempotent effect while it fails with a retryable error; see {@link retry} of packages/runtime. */
 export type Forever = (effect: () => Promise<void>) => Promise<void>;
 

@@ -124,15 +124,7 @@ export class Partitions implements LogSubscriber {
   }
 
   isDirty(): boolean {
-    return this.openSlots().some(({ task }) => isDirty(task));
-  }
-
-  /** The earliest log clock of the partitions with something folded and not yet taken; infinity when there is none. */
-  unstoredClockAt(): number {
-    return this.openSlots().reduce(
-      (earliest, { task }) => (isDirty(task) ? Math.min(earliest, task.clockAt) : earliest),
-      Number.POSITIVE_INFINITY,
-    );
+    return this.openSlots().some(({ task }) => task.nextOffset !== task.snapshotOffset);
   }
 
   /** Estimate of what is folded and not yet handed to a flush. */
@@ -269,10 +261,6 @@ export interface PartitionStatus {
   readonly storedOffset: number | null;
   /** The partition's log clock, epoch milliseconds. */
   readonly bookedAt: number | null;
-}
-
-function isDirty(task: Task): boolean {
-  return task.nextOffset !== task.snapshotOffset;
 }
 
 /** Where the log must deliver from: the task's position, or one below it for the comparison. */
