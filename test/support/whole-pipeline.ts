@@ -67,6 +67,8 @@ export async function startPipeline(options: { readonly horizonHours: number; re
   await migratePostgres(postgres.store, `${INFRA}postgres`);
   const startedAt = performance.now();
   let base = floorTo(Date.now(), HOUR_MS) - 48 * HOUR_MS;
+  // Half a day away: whatever the time of day, no nightly sweep comes before the one that a test asks for.
+  const sweepHour = (Math.floor(base / HOUR_MS) + 12) % 24;
   const clock: Clock = { now: () => base + Math.floor(performance.now() - startedAt) };
   const opened = await openEmbeddedLog({
     folder: join(folder, "log"),
@@ -114,7 +116,11 @@ export async function startPipeline(options: { readonly horizonHours: number; re
   /** A console on the given ports; the shared ones where none are given. */
   const openConsole = async (ports: Partial<Pick<typeof shared, "control" | "log">> = {}) => {
     const { app, outbox, sweeper } = await buildConsole(
-      { ...ConsoleConfigSchema.parse({ CONSOLE_OUTBOX_POLL_MS: 10 }), stream: STREAM, controlKey: CONTROL_KEY },
+      {
+        ...ConsoleConfigSchema.parse({ CONSOLE_OUTBOX_POLL_MS: 10, CONSOLE_SWEEP_HOUR: sweepHour }),
+        stream: STREAM,
+        controlKey: CONTROL_KEY,
+      },
       {
         ...shared,
         ...ports,
