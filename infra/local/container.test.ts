@@ -100,10 +100,11 @@ test("a container is killed, comes back with its data and port, stops when asked
 
 test("a process that ends removes its containers", async () => {
   const program = `
+    import { existsSync } from "node:fs";
     import { containerRecipe } from ${JSON.stringify(join(import.meta.dirname, "container.ts"))};
     import { startServer } from ${JSON.stringify(join(import.meta.dirname, "local-server.ts"))};
     const recipe = await containerRecipe({ image: "some:1", port: ${await freePort()}, insidePort: 80, environment: {} });
-    await startServer({ name: "x", ...recipe, logPath: "log", isAnswering: async () => true });
+    await startServer({ name: "x", ...recipe, logPath: "log", isAnswering: async () => existsSync(recipe.container + ".pid") });
     console.log(recipe.container);
     process.exit(0);`;
   const container = execFileSync(process.execPath, ["--input-type=module-typescript", "-e", program], {
