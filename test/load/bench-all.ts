@@ -31,17 +31,7 @@ const options = benchOptions({
 await runBench({ name: "all", options, servers: ["kafka", "clickhouse", "postgres"] }, async (place) => {
   const pipeline = await startPipeline(place);
   const startAt = Date.now();
-  const client = startLoadClient({
-    url: pipeline.url,
-    token: pipeline.token,
-    seed: options.seed,
-    startAt,
-    events: options.events,
-    eventsPerRequest: options.batch,
-    connections: options.connections,
-    ratePerSecond: options.rate,
-    seconds: options.seconds,
-  });
+  const client = startLoadClient(pipeline, options, startAt);
   place.onEnd(() => client.stop());
   await client.started;
   const watch = new ProcessWatch(pipeline.pids);

@@ -32,17 +32,7 @@ const options = benchOptions({
 
 await runBench({ name: "visible", options, servers: ["kafka", "clickhouse", "postgres"] }, async (place) => {
   const pipeline = await startPipeline(place);
-  const client = startLoadClient({
-    url: pipeline.url,
-    token: pipeline.token,
-    seed: options.seed,
-    startAt: Date.now(),
-    events: options.events,
-    eventsPerRequest: options.batch,
-    connections: options.connections,
-    ratePerSecond: options.rate,
-    seconds: options.seconds,
-  });
+  const client = startLoadClient(pipeline, options, Date.now());
   place.onEnd(() => client.stop());
   await client.started;
   const watch = new ProcessWatch(pipeline.pids);

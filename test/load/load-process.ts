@@ -41,7 +41,33 @@ export interface LoadProcess {
 
 type Message = { readonly kind: "started" } | { readonly kind: "ended"; readonly figures: LoadFigures };
 
-export function startLoadClient(settings: LoadSettings): LoadProcess {
+/** What the options of a benchmark say of its load. */
+interface LoadOptions {
+  readonly seed: number;
+  readonly events: number;
+  readonly seconds: number;
+  readonly rate: number;
+  readonly batch: number;
+  readonly connections: number;
+}
+
+/** Starts the client against `target`; `startAt` as in {@link LoadSettings}. */
+export function startLoadClient(
+  target: { readonly url: string; readonly token: string },
+  options: LoadOptions,
+  startAt: number,
+): LoadProcess {
+  const settings: LoadSettings = {
+    url: target.url,
+    token: target.token,
+    seed: options.seed,
+    startAt,
+    events: options.events,
+    eventsPerRequest: options.batch,
+    connections: options.connections,
+    ratePerSecond: options.rate,
+    seconds: options.seconds,
+  };
   const child = fork(new URL("load-client.ts", import.meta.url).pathname, [JSON.stringify(settings)]);
   const killOnExit = (): void => void child.kill("SIGKILL");
   process.once("exit", killOnExit);

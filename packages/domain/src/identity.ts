@@ -1,6 +1,6 @@
 /** Identity of a usage event: where it is placed in the log, and how a second copy is recognised. */
 import { canonicalJson } from "./json.ts";
-import { partitionOfKey } from "./murmur2.ts";
+import { partitionOfKey, partitionOfKeyAt } from "./murmur2.ts";
 import { SipHash128 } from "./siphash.ts";
 import { formatInstant } from "./time.ts";
 import type { UsageEvent } from "./usage-event.ts";
@@ -23,7 +23,7 @@ const keyBytes = Buffer.alloc(4_096);
 export function partitionOfEvent(identity: Identity, partitionCount: number): number {
   const text = recordKeyText(identity);
   if (text.length * UTF8_BYTES_MAX > keyBytes.length) return partitionOfKey(Buffer.from(text, "utf8"), partitionCount);
-  return partitionOfKey(keyBytes, partitionCount, keyBytes.write(text, 0, "utf8"));
+  return partitionOfKeyAt(keyBytes, { at: 0, end: keyBytes.write(text, 0, "utf8") }, partitionCount);
 }
 
 /** The most that UTF-8 needs for one UTF-16 unit. */

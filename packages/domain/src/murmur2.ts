@@ -1,13 +1,8 @@
 /**
- * Java-compatible murmur2 over the first `length` bytes, as 32-bit signed integer.
+ * Java-compatible murmur2 over `bytes[at, end)`, as 32-bit signed integer.
  * @see https://github.com/apache/kafka/blob/trunk/clients/src/main/java/org/apache/kafka/common/utils/Utils.java (read 2026-11)
  */
-export function murmur2(bytes: Uint8Array, length = bytes.length): number {
-  return murmur2Of(bytes, 0, length);
-}
-
-/** Of `bytes[at, end)`: a view of a part would cost more than its hash. */
-function murmur2Of(bytes: Uint8Array, at: number, end: number): number {
+export function murmur2(bytes: Uint8Array, at = 0, end = bytes.length): number {
   const multiplier = 0x5bd1e995;
   const length = end - at;
   let hash = 0x9747b28c ^ length;
@@ -35,19 +30,16 @@ function murmur2Of(bytes: Uint8Array, at: number, end: number): number {
   return hash ^ (hash >>> 15);
 }
 
-/**
- * The partition of a record key, the first `length` bytes: Kafka's default partitioner, so Java clients and we agree.
- * Result in [0, partitionCount).
- */
-export function partitionOfKey(key: Uint8Array, partitionCount: number, length = key.length): number {
-  return (murmur2(key, length) & 0x7fffffff) % partitionCount;
+/** The partition of a record key: Kafka's default partitioner, so Java clients and we agree. Result in [0, partitionCount). */
+export function partitionOfKey(key: Uint8Array, partitionCount: number): number {
+  return partitionOfKeyAt(key, { at: 0, end: key.length }, partitionCount);
 }
 
-/** {@link partitionOfKey} of the key that stands at `bytes[part.at, part.end)`. */
+/** {@link partitionOfKey} of the key that stands at `bytes[part.at, part.end)`: a view of a part would cost more than its hash. */
 export function partitionOfKeyAt(
   bytes: Uint8Array,
   part: { readonly at: number; readonly end: number },
   partitionCount: number,
 ): number {
-  return (murmur2Of(bytes, part.at, part.end) & 0x7fffffff) % partitionCount;
+  return (murmur2(bytes, part.at, part.end) & 0x7fffffff) % partitionCount;
 }
