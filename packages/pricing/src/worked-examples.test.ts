@@ -1,10 +1,13 @@
 /**
  * Bills worked out by hand. A plan is written as people say it:
  *
- * `usd, 0.002 each, 100000 included`; `usd, 0.09 per 1000, rounded up`; `usd, graduated: 7 to 5, 6.5 to 10, 6 beyond`;
- * `usd, volume: 5 + 10 flat to 5, 3 + 30 flat beyond`; `usd, no price`.
+ * - `usd, 0.002 each, 100000 included`
+ * - `usd, 0.09 per 1000, rounded up`
+ * - `usd, graduated: 7 to 5; 6.5 to 10; 6 beyond`
+ * - `usd, volume: 5 + 10 flat to 5; 3 + 30 flat beyond`
+ * - `usd, no price`
  *
- * Rows marked Stripe are its published examples.
+ * The tiers FONTS and what 1, 5, 6, 20 and 25 of them cost are Stripe's published example.
  * @see https://docs.stripe.com/subscriptions/pricing-models/tiered-pricing (read 2026-11-22)
  */
 import { parseQuantity, type Quantity } from "@tallyhouse/domain";
@@ -52,6 +55,7 @@ function itemOf(plan: string): { item: RatedItem; currency: string } {
 
 type Row = readonly [plan: string, used: string, parts: string, amount: string];
 
+/** Stripe's example. */
 const FONTS = "7 to 5; 6.5 to 10; 6 beyond";
 const FLATS = "5 + 10 flat to 5; 4 + 20 flat to 10; 3 + 30 flat beyond";
 const STEPS = "0.001 to 100000; 0.0007 beyond";
@@ -70,9 +74,9 @@ const EACH: readonly Row[] = [
   ["usd, 0.000000000001 each", "4999999999", "4999999999 × 0.000000000001 = 0.004999999999", "0.00"],
   [
     "usd, 0.123456789012 each",
-    "100000000000000000000",
-    "100000000000000000000 × 0.123456789012 = 12345678901200000000",
-    "12345678901200000000.00",
+    "99999999999999999999",
+    "99999999999999999999 × 0.123456789012 = 12345678901199999999.876543210988",
+    "12345678901199999999.88",
   ],
   ["usd, 0.5 each, 0.25 included", "0.75", "0.5 × 0.5 = 0.25", "0.25"],
   ["usd, 1.50 each", "1.5", "1.5 × 1.5 = 2.25", "2.25"],
