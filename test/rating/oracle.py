@@ -14,6 +14,8 @@ from functools import lru_cache
 UNIT_BY_UNIT_MAX = 50
 PIECES_MAX = 500
 SHOWN_MAX = 10
+# Quantities have 9 fraction digits, prices 14 at most: every exact amount has fewer.
+PLACES_MAX = 30
 ZERO_DIGITS = set("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split())
 THREE_DIGITS = set("bhd jod kwd omr tnd".split())
 
@@ -31,17 +33,15 @@ def number(text):
 
 def text_of(value):
     """Decimal text without trailing zeros."""
-    places = 0
-    while (value.numerator * 10**places) % value.denominator:
-        places += 1
-    return fixed(value, places)
+    if value.denominator == 1:
+        return str(value.numerator)
+    return fixed(value, PLACES_MAX).rstrip("0").rstrip(".")
 
 
 def fixed(value, places):
     """Decimal text with exactly so many fraction digits."""
-    scaled = value.numerator * 10**places
-    assert scaled % value.denominator == 0, value
-    scaled //= value.denominator
+    scaled, rest = divmod(value.numerator * 10**places, value.denominator)
+    assert rest == 0, value
     digits = str(abs(scaled)).rjust(places + 1, "0")
     whole, fraction = digits[: len(digits) - places], digits[len(digits) - places :]
     return ("-" if scaled < 0 else "") + whole + ("." + fraction if places else "")
@@ -57,7 +57,7 @@ def pieces(units, bounds):
     """The billable quantity as spans, in order: whole units, cut at the bounds of tiers, and what is left of the last one."""
     at = Fraction(0)
     while at < units:
-        end = min([Fraction(at.numerator // at.denominator + 1), units] + [b for b in bounds if b > at])
+        end = min([at // 1 + 1, units] + [bound for bound in bounds if bound > at])
         yield at, end
         at = end
 

@@ -61,6 +61,11 @@ test("what went back before cannot go back again", () => {
   });
 });
 
+test("one return may cancel several uses", () => {
+  const settled = used(["a", "2"], ["a", "1"], ["a", "-1.5"]);
+  expect(settle([], "-9", settled)).toEqual({ settlements: used(["a", "-1.5"]), rest: units("-7.5") });
+});
+
 test("a use between two returns keeps its place", () => {
   // b's first use is gone, its second one is the newest of all.
   const settled = used(["b", "2"], ["b", "-2"], ["a", "5"], ["b", "1"]);
