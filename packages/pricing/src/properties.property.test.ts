@@ -117,7 +117,7 @@ test("by volume one unit more may cost less", () => {
   expect([lineOf(item, 10n * ONE).amount, lineOf(item, 11n * ONE).amount]).toEqual(["70.00", "55.00"]);
 });
 
-test("the parts of a graduated price tile the billable quantity", () => {
+test("G4 the parts of a graduated price tile the billable quantity", () => {
   fc.assert(
     fc.property(graduated, included, units, (price, includedUnits, quantity) => {
       const line = lineOf(itemOf(price, includedUnits), quantity);
@@ -197,7 +197,7 @@ test("the order of the totals does not matter", () => {
   );
 });
 
-test("a bill adds up, and each line is within half a minor unit of its exact amount, ties away from zero", () => {
+test("G4 a bill adds up, and each line is within half a minor unit of its exact amount, ties away from zero", () => {
   fc.assert(
     fc.property(usedPlans, ({ plan, totals }) => {
       const bill = rateBill(plan, totals, PERIOD);

@@ -60,11 +60,11 @@ test.each<readonly [why: string, plan: RatedPlan, totals: readonly ItemTotal[]]>
   expect(() => rateBill(plan, totals, { startAt: 0, endAt: 1 })).toThrow(InvariantError);
 });
 
-test("a binary number never becomes a decimal", () => {
+test("G4 a binary number never becomes a decimal", () => {
   expect(() => Reflect.construct(Exact, [0.1])).toThrow(TypeError);
 });
 
-test("amounts are rounded half away from zero, on both sides of it", () => {
+test("G4 amounts are rounded half away from zero, on both sides of it", () => {
   const cases = ["0.005", "-0.005", "0.0049999", "-0.0049999", "1.015", "-1.015", "0.025", "2.5"];
   expect(cases.map((text) => roundAmount(new Exact(text), 2).toFixed(2))).toEqual([
     "0.01",

@@ -168,7 +168,7 @@ describe.each([
   ["graduated tiers", GRADUATED],
   ["volume tiers", VOLUME],
 ])("%s", (_shape, rows) => {
-  test.each(rows)("%s: %s used", (plan, used, parts, amount) => {
+  test.each(rows)("G4 %s: %s used", (plan, used, parts, amount) => {
     const { item, currency } = itemOf(plan);
     const line = rateItem(item, { item: item.key, quantity: quantityOf(used) }, currency);
     const shown = line.tiers.map(
