@@ -78,7 +78,7 @@ for (const { pair, problem } of shown) {
   process.stdout.write(`  repeat: npm run test:rating -- --seed ${seed} --first ${pair} --pairs 1\n`);
 }
 process.stdout.write(`seed ${seed}, pairs ${first} to ${first + pairs - 1}; lines compared by shape:\n`);
-for (const [shape, lineCount] of Object.entries(lines).toSorted())
+for (const [shape, lineCount] of Object.entries(lines).toSorted(([a], [b]) => (a < b ? -1 : 1)))
   process.stdout.write(`${count(lineCount)}  ${shape}\n`);
 process.stdout.write(`${count(bills)}  bills, ${mismatches} mismatches\n`);
 // Pairs that the oracle never saw are failures too.

@@ -98,7 +98,8 @@ const usedPlans = plans.chain((plan) =>
 
 test("more usage never costs less, but by volume", () => {
   fc.assert(
-    fc.property(fc.oneof(perUnit, packages, graduated), included, units, units, (price, includedUnits, a, b) => {
+    fc.property(fc.oneof(perUnit, packages, graduated), included, fc.tuple(units, units), (...drawn) => {
+      const [price, includedUnits, [a, b]] = drawn;
       const item = itemOf(price, includedUnits);
       const [less, more] = a < b ? [a, b] : [b, a];
       expect(exactOf(item, less)).toBeLessThanOrEqual(exactOf(item, more));
@@ -228,7 +229,8 @@ test("a bill is plain data: it survives JSON, and it has a line for every item",
 
 test("credits move units from billable to prepaid and nothing else", () => {
   fc.assert(
-    fc.property(anyPrice, included, someUnits, fc.bigInt(0n, 100n), (price, includedUnits, quantity, percent) => {
+    fc.property(anyPrice, included, fc.tuple(someUnits, fc.bigInt(0n, 100n)), (...drawn) => {
+      const [price, includedUnits, [quantity, percent]] = drawn;
       const item = itemOf(price, includedUnits);
       const beyond = scaled(lineOf(item, quantity).billable) / 10n ** 21n;
       const paid: Quantity = quantityFromScaled((beyond * percent) / 100n);

@@ -168,7 +168,7 @@ describe.each([
   ["graduated tiers", GRADUATED],
   ["volume tiers", VOLUME],
 ])("%s", (_shape, rows) => {
-  test.each(rows)("G4 %s: %s used", (plan, used, parts, amount) => {
+  test.for(rows)("G4 %s: %s used", ([plan, used, parts, amount]) => {
     const { item, currency } = itemOf(plan);
     const line = rateItem(item, { item: item.key, quantity: quantityOf(used) }, currency);
     const shown = line.tiers.map(
@@ -188,7 +188,7 @@ const PREPAID: readonly (readonly [plan: string, used: string, paid: string, bil
   [`usd, volume: ${FLATS}, 1 included`, "12", "11", "0", "0.00"],
 ];
 
-test.each(PREPAID)("%s: %s used, %s of them prepaid", (plan, used, paid, billable, amount) => {
+test.for(PREPAID)("%s: %s used, %s of them prepaid", ([plan, used, paid, billable, amount]) => {
   const { item, currency } = itemOf(plan);
   const total = { item: item.key, quantity: quantityOf(used), credits: quantityOf(paid) };
   const line = rateItem(item, total, currency);
@@ -224,7 +224,7 @@ const BILLS: readonly (readonly [
   ],
 ];
 
-test.each(BILLS)("fee %s, items %j: %j used", (fee, plans, used, lines, total, minor) => {
+test.for(BILLS)("fee %s, items %j: %j used", ([fee, plans, used, lines, total, minor]) => {
   const rated = plans.map(itemOf);
   const items = rated.map(({ item }, index) => ({ ...item, key: "abc".charAt(index) }));
   const plan = { plan: "p@1", currency: rated[0]?.currency ?? "", fee, items };
