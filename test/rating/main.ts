@@ -21,6 +21,8 @@ const PERIOD = { startAt: 0, endAt: 2_592_000_000 };
 interface Report {
   readonly bills: number;
   readonly lines: Readonly<Record<string, number>>;
+  /** Lines of at most 50 units, which were counted one after the other. */
+  readonly unitByUnit: number;
   readonly mismatches: number;
   readonly shown: readonly { readonly pair: number; readonly problem: unknown }[];
 }
@@ -70,7 +72,7 @@ const { values: given } = parseArgs({
   },
 });
 const [pairs, seed, first] = [Number(given.pairs), Number(given.seed), Number(given.first)];
-const { bills, lines, mismatches, shown } = await compare(seed, first, pairs);
+const { bills, lines, unitByUnit, mismatches, shown } = await compare(seed, first, pairs);
 const compared = bills + (lines["credits"] ?? 0);
 const count = (value: number): string => value.toLocaleString("en").padStart(12);
 for (const { pair, problem } of shown) {
@@ -80,6 +82,7 @@ for (const { pair, problem } of shown) {
 process.stdout.write(`seed ${seed}, pairs ${first} to ${first + pairs - 1}; lines compared by shape:\n`);
 for (const [shape, lineCount] of Object.entries(lines).toSorted(([a], [b]) => (a < b ? -1 : 1)))
   process.stdout.write(`${count(lineCount)}  ${shape}\n`);
+process.stdout.write(`${count(unitByUnit)}  lines of them unit by unit\n`);
 process.stdout.write(`${count(bills)}  bills, ${mismatches} mismatches\n`);
 // Pairs that the oracle never saw are failures too.
 const failed = mismatches + (pairs - compared);

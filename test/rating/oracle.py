@@ -303,16 +303,19 @@ def compare_credits(record, counts):
 
 
 def main():
-    counts, wrong, shown, bills = {}, 0, [], 0
+    counts, wrong, shown, bills, unit_by_unit = {}, 0, [], 0, 0
     for line in sys.stdin:
         record = json.loads(line)
         bills += "bill" in record
+        for line in record.get("bill", {"lines": []})["lines"]:
+            unit_by_unit += line["kind"] == "usage" and line["tiers"] != [] and number(line["billable"]) <= UNIT_BY_UNIT_MAX
         problem = compare_bill(record, counts) if "bill" in record else compare_credits(record, counts)
         if problem is not None:
             wrong += 1
             if len(shown) < SHOWN_MAX:
                 shown.append({"pair": record["pair"], "problem": problem})
-    json.dump({"bills": bills, "lines": counts, "mismatches": wrong, "shown": shown}, sys.stdout, ensure_ascii=False)
+    report = {"bills": bills, "lines": counts, "unitByUnit": unit_by_unit, "mismatches": wrong, "shown": shown}
+    json.dump(report, sys.stdout, ensure_ascii=False)
 
 
 main()
