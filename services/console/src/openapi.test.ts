@@ -24,6 +24,7 @@ interface Document {
 /** Where a good question about nothing is no unknown meter. */
 const ANSWERS_OF_NOTHING: Record<string, readonly [number, string | undefined]> = {
   "/admin/v1/corrections": [200, undefined],
+  "/admin/v1/plans/{key}": [404, "PLAN_UNKNOWN"],
   "/v1/usage/events/{source}/{id}": [404, "EVENT_UNKNOWN"],
   "/v1/usage/events": [404, "EVENT_UNKNOWN"],
 };
@@ -60,7 +61,7 @@ test("every described route is registered", () => {
       ]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(19);
+  expect(Object.keys(document.paths)).toHaveLength(23);
 });
 
 test("a route that is not described ends the start", () => {
