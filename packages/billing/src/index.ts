@@ -1,1 +1,8 @@
-export {};
+export {
+  type CountedItem,
+  type CountedPeriod,
+  type PeriodReading,
+  readPeriodTotals,
+  readPeriodTotalsOfMany,
+  type TotalsContext,
+} from "./period-totals.ts";
