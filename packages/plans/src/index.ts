@@ -1,5 +1,16 @@
 export { applyContract, type ContractContext, type ContractReading, declaredOf } from "./contract.ts";
-export type { Assignment, BillingPeriod, ContractVersion } from "./periods.ts";
+export {
+  addMonths,
+  type Assignment,
+  type BillingHistory,
+  type BillingPeriod,
+  boundaryAfter,
+  type ContractVersion,
+  periodAt,
+  type PeriodBoundary,
+  periodsOf,
+  type Span,
+} from "./periods.ts";
 export type {
   Bundle,
   EndpointRule,
