@@ -10,7 +10,23 @@ const at = (text: string): number => {
 };
 
 function version(key: string, given: { version?: number; createdAt?: string; interval?: Interval } = {}): PlanVersion {
-  const plan = { key, currency: "usd", interval: given.interval ?? "month", price: "49", items: {} } as unknown as Plan;
+  const plan: Plan = {
+    key,
+    currency: "usd",
+    interval: given.interval ?? "month",
+    price: "49",
+    billing: "stripe",
+    alerts: [80],
+    latePolicy: "carry_forward",
+    allow: ["* /**"],
+    deny: [],
+    limits: {},
+    items: {},
+    features: {},
+    support: null,
+    sla: null,
+    dunning: null,
+  };
   const { version: number = 1, createdAt = "2020-01-01" } = given;
   return {
     mode: "live",
@@ -125,8 +141,10 @@ describe("periodsOf", () => {
     ]);
   });
 
-  it("ends a period where an assignment begins in the midst of it", () => {
+  it("ends a period where an assignment begins in the midst of it, and says so", () => {
     const assignments = [assignment("pro", "2026-01-01"), assignment("scale", "2026-01-20T08:00:00Z")];
+    const periods = periodsOf({ assignments, versions, contracts: [] }, { startAt: 0, endAt: at("2026-02-21") });
+    expect(periods.map(({ isCutShort }) => isCutShort)).toEqual([true, false, false]);
     expect(shown({ assignments, versions }, "2026-01-01", "2026-02-21")).toEqual([
       "2026-01-01/2026-01-20T08:00:00Z pro@1",
       "2026-01-20T08:00:00Z/2026-02-20T08:00:00Z scale@1",

@@ -18,8 +18,10 @@ beforeAll(async () => {
 });
 afterEach(async () => {
   await world.control.execute(`DELETE FROM meter_version; DELETE FROM control_outbox;
-    ALTER TABLE catalogue_version DISABLE TRIGGER ALL; DELETE FROM catalogue_version;
-    ALTER TABLE catalogue_version ENABLE TRIGGER ALL`);
+    ALTER TABLE catalogue_version DISABLE TRIGGER USER; DELETE FROM catalogue_version;
+    ALTER TABLE catalogue_version ENABLE TRIGGER USER;
+    ALTER TABLE customer_contract DISABLE TRIGGER USER; DELETE FROM customer_contract;
+    ALTER TABLE customer_contract ENABLE TRIGGER USER; DELETE FROM customer`);
   for (const table of ["control_records", "progress"]) await world.analytics.execute(`TRUNCATE TABLE ${table}`);
   world.log.records.length = 0;
   world.clock.at = NOON;
@@ -252,6 +254,26 @@ plans:
     expect(last).toMatchObject({ change: "none", ends: [{ version: 1 }], kept: [] });
     expect(endsOf(await sent())).toEqual([`1@${last?.ends[0]?.until}`]);
     expect((await apply({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [], kept: [] }]);
+  });
+
+  test("goes on counting for a contract, too", async () => {
+    await apply({ from: "2020-01-01T00:00:00Z" });
+    await world.control.execute(`INSERT INTO customer (mode, customer_id, name, zone, created_at, created_by)
+      VALUES ('live', 'acme', 'Acme', 'UTC', '2026-11-20T12:00:00Z', 'kim')`);
+    const contract = (version: number, createdAt: number, meters: object): Promise<unknown> =>
+      world.control.query(
+        `INSERT INTO customer_contract (mode, customer_id, version, plan_key, overrides, meter_versions, effective_at, created_at,
+           created_by, reason) VALUES ('live', 'acme', $1, 'big', '{}', $2::text::json, $3, $3, 'kim', 'r')`,
+        [version, JSON.stringify(meters), new Date(createdAt)],
+      );
+    await contract(1, NOON, { tokens: 1 });
+    const kept = [{ version: 1, plans: ["big+1 of acme"] }];
+    expect((await apply({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [], kept }]);
+    await contract(2, NOON + DAY_MS, { tokens: 2 });
+    world.clock.at = NOON + 367 * DAY_MS - 1;
+    expect((await diff({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [], kept }]);
+    world.clock.at += 1;
+    expect((await diff({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [{ version: 1 }], kept: [] }]);
   });
 
   test("an ended one, and one that replaces another only later, is not for a new plan", async () => {

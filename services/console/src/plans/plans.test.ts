@@ -17,11 +17,12 @@ beforeAll(async () => {
     expect((await world.post("/admin/v1/meters/apply?wait=0s", { file: METERS }, mode)).status).toBe(202);
 });
 beforeEach(async () => {
-  // What never changes in the product is emptied between tests alone, with its guard off.
-  await world.control.execute(`ALTER TABLE catalogue_version DISABLE TRIGGER ALL; DELETE FROM catalogue_version;
-    ALTER TABLE catalogue_version ENABLE TRIGGER ALL;
-    DELETE FROM customer_assignment; DELETE FROM customer_contract; DELETE FROM customer;
-    ALTER TABLE admin_audit DISABLE TRIGGER ALL; DELETE FROM admin_audit; ALTER TABLE admin_audit ENABLE TRIGGER ALL`);
+  // What never changes in the product is emptied between tests alone, with its guards off.
+  const tables = ["catalogue_version", "admin_audit", "customer_contract", "customer_assignment", "customer"];
+  for (const table of tables)
+    await world.control.execute(
+      `ALTER TABLE ${table} DISABLE TRIGGER USER; DELETE FROM ${table}; ALTER TABLE ${table} ENABLE TRIGGER USER`,
+    );
 });
 afterAll(() => world.close());
 
@@ -287,8 +288,8 @@ describe("plans that customers have", () => {
     await customer("acme", "pro");
     const contract = (version: number, effectiveAt: number, overrides: object): Promise<unknown> =>
       world.control.query(
-        `INSERT INTO customer_contract (mode, customer_id, version, plan_key, overrides, effective_at, created_at, created_by, reason)
-         VALUES ('live', 'acme', $1, 'pro', $2::text::json, $3, $3, 'kim', 'r')`,
+        `INSERT INTO customer_contract (mode, customer_id, version, plan_key, overrides, meter_versions, effective_at, created_at, created_by, reason)
+         VALUES ('live', 'acme', $1, 'pro', $2::text::json, '{}', $3, $3, 'kim', 'r')`,
         [version, JSON.stringify(overrides), new Date(effectiveAt)],
       );
     await contract(1, NOON - 3_000, { items: { calls: { included: "95" } } });
