@@ -7,6 +7,7 @@ import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corr
 import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
+import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
@@ -272,6 +273,7 @@ const PATHS: Paths = {
     }),
   },
   ...CUSTOMER_PATHS,
+  ...PLAN_PATHS,
   "/": {
     get: {
       operationId: "getPage",
