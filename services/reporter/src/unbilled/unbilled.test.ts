@@ -194,10 +194,14 @@ test("G1 a crash after any statement of a look is made good by the next one", as
     await customer("partly");
     await use("partly", "2026-11-02T06:00:00");
     await use("partly", "2026-11-19T06:00:00");
-    await look();
-    await assign("partly", "2026-11-10T06:00:00", "pro");
     clock.advance(DAY_MS);
     await use("stranger", "2026-11-20T11:00:00");
+    // As the look of a day ago left it; a plan was assigned since.
+    await stores.control.execute(
+      `INSERT INTO unbilled VALUES ('live', 'partly', 'epoch', '2026-11-02T06:00Z', '2026-11-19T06:15Z');
+       INSERT INTO unbilled_state VALUES ('live', '2026-11-20T10:00Z'), ('test', '2026-11-20T10:00Z');`,
+    );
+    await assign("partly", "2026-11-10T06:00:00", "pro");
     isDone = await look({ control: failingAfter(statements) }).then(
       () => true,
       (error: unknown) => {
