@@ -23,12 +23,14 @@ import { createAudits } from "./audit/audits.ts";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
+import { addCustomerRoutes } from "./customers/customers-routes.ts";
 import { addFindRoutes } from "./find-routes.ts";
 import { addCheckRoute } from "./meter-check-route.ts";
 import { createEndWatch } from "./meter-ends.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
 import { addOpenApi } from "./openapi.ts";
 import { createOutbox } from "./outbox.ts";
+import { addPlanRoutes } from "./plans/plans-routes.ts";
 import { addPageRoute } from "./page-route.ts";
 import { type Problem, sendProblem } from "./problem.ts";
 import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
@@ -97,10 +99,12 @@ export async function buildConsole(
   const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
   addMeterRoutes(app, { ...ports, stream, maxAheadMs });
   addCheckRoute(app, { ...ports, stream, maxAheadMs });
+  addPlanRoutes(app, ports);
   addStreamRoutes(app, { ...ports, stream });
   addCorrectionRoutes(app, { ...ports, stream });
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
+  addCustomerRoutes(app, ports);
   const audits = createAudits(
     { stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR },
     { ...ports, analytics: ports.background ?? ports.analytics },
