@@ -14,3 +14,6 @@ export {
   readBillingState,
   readPlanVersions,
 } from "./billing-state.ts";
+export { type DailyReading, type DayUsage, localDateOf, localDayOf, readDailyUsage } from "./daily-usage.ts";
+export { type ProjectedBill, type ProjectionReading, readProjection } from "./read-projection.ts";
+export { type BillingPorts, readRunningBill, type RunningBill, type RunningReading } from "./running-bill.ts";

@@ -21,6 +21,7 @@ import type { AuditedStream } from "./audit/audit-cut.ts";
 import { addAuditRoutes } from "./audit/audit-routes.ts";
 import { createAudits } from "./audit/audits.ts";
 import { authenticate } from "./auth.ts";
+import { addBillingRoutes } from "./billing-routes.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
 import { addFindRoutes } from "./find-routes.ts";
@@ -94,6 +95,7 @@ export async function buildConsole(
   addErrorHandlers(app, ports.logger);
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
+  addBillingRoutes(app, { ...ports, stream });
   const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
   addMeterRoutes(app, { ...ports, stream, maxAheadMs });
   addCheckRoute(app, { ...ports, stream, maxAheadMs });

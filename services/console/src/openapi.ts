@@ -5,6 +5,7 @@ import { z } from "zod";
 import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
 import { FindParameters } from "./find-routes.ts";
+import { PeriodParameters } from "./billing-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
@@ -149,6 +150,19 @@ const found = (id: string, parameters: readonly Json[]): Json =>
     },
   });
 
+const ofPeriod = (id: string, summary: string, answered: string): Json =>
+  operation({
+    id,
+    summary,
+    more: { parameters: parametersOf(PeriodParameters, { customer: "acme", tz: "Europe/Berlin" }) },
+    responses: {
+      "200": json(answered),
+      "400": problem("a parameter is wrong; problems names each"),
+      "404": problem("no such customer in this mode"),
+      "409": problem("the customer is on no plan now, or its usage cannot be read in one answer"),
+    },
+  });
+
 const PATHS: Paths = {
   "/v1/usage": {
     get: operation({
@@ -184,6 +198,19 @@ const PATHS: Paths = {
         "404": problem("no such meter in this mode"),
       },
     }),
+  },
+  "/v1/usage/current-period": {
+    get: ofPeriod(
+      "getCurrentPeriod",
+      "The running period of one customer: usage by item and day, cost so far.",
+      "the period",
+    ),
+  },
+  "/api/usage/current-period": {
+    get: ofPeriod("getCurrentPeriodAlias", "The same as /v1/usage/current-period.", "the period"),
+  },
+  "/v1/usage/projection": {
+    get: ofPeriod("getProjection", "What the running period will cost, estimated.", "low, likely and high, with lines"),
   },
   "/v1/usage/events/{source}/{id}": {
     get: found("findEvent", [
