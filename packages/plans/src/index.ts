@@ -1,16 +1,4 @@
 export { applyContract, type ContractContext, type ContractReading, declaredOf } from "./contract.ts";
-export {
-  addMonths,
-  type Assignment,
-  type BillingHistory,
-  type BillingPeriod,
-  boundaryAfter,
-  type ContractVersion,
-  periodAt,
-  type PeriodBoundary,
-  periodsOf,
-  type Span,
-} from "./periods.ts";
 export type {
   Bundle,
   EndpointRule,
@@ -32,4 +20,17 @@ export {
   type PlanDifference,
   ratedPlanOf,
 } from "./plan-version.ts";
+export { bundleMeterIssues, type KnownMeter, type MeterResolution, resolveMeters } from "./meter-rules.ts";
 export { parsePlansFile, type PlansFileReading } from "./plans-file.ts";
+export {
+  addMonths,
+  type Assignment,
+  type BillingHistory,
+  type BillingPeriod,
+  boundaryAfter,
+  type ContractVersion,
+  periodAt,
+  type PeriodBoundary,
+  periodsOf,
+  type Span,
+} from "./periods.ts";
