@@ -47,7 +47,11 @@ export async function readDailyUsage(
   const { fromAt, toAt, zone } = question;
   const reading = await readUsageGroups(analytics, {
     ...question,
-    ...{ groupBy: [], window: "day", cutAt: null, rowsMax: DAYS_MAX, eventsMax: EVENTS_MAX },
+    groupBy: [],
+    window: "day",
+    cutAt: null,
+    rowsMax: DAYS_MAX,
+    eventsMax: EVENTS_MAX,
   });
   if (reading.kind === "refused") return reading;
   const found = new Map(reading.groups.map(({ startAt, quantity }) => [localDateOf(zone, startAt), quantity]));

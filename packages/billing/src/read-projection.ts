@@ -41,7 +41,12 @@ export async function readProjection(
     let days: ItemSoFar["days"] = [];
     if (definition !== null && (aggregation === "sum" || aggregation === "count")) {
       const reading = await readDailyUsage(analytics, {
-        ...{ mode, customer: running.customer.customer, definition, where: item.where, zone, watermarkAt },
+        mode,
+        customer: running.customer.customer,
+        definition,
+        where: item.where,
+        zone,
+        watermarkAt,
         ...historyOf(running, { definition, zone, asOfAt }),
       });
       if (reading.kind === "refused") return { kind: "refused", items: [item.key], refusal: reading.refusal };

@@ -56,8 +56,14 @@ export async function readRunningBill(
   const definitions = await readDefinitions(analytics, stream, { mode });
   const { startAt, endAt } = period;
   const reading = await readPeriodTotals(analytics, {
-    ...{ mode, customer: customer.customer, startAt, endAt, items: rated.items },
-    ...{ cutAt: null, watermarkAt, definitions },
+    mode,
+    customer: customer.customer,
+    startAt,
+    endAt,
+    items: rated.items,
+    cutAt: null,
+    watermarkAt,
+    definitions,
   });
   if (reading.kind === "refused") return reading;
   const { totals } = reading;

@@ -118,7 +118,10 @@ async function simulatePage(
     }
   }
   const readings = await readPeriodTotalsOfMany(analytics, {
-    ...{ mode, cutAt: null, watermarkAt, definitions },
+    mode,
+    cutAt: null,
+    watermarkAt,
+    definitions,
     periods: trialled.map(({ customer, period: { startAt, endAt }, pair }) => {
       return { customer, startAt, endAt, items: feedsOf(pair) };
     }),
@@ -152,7 +155,8 @@ function addTo(
   const key = JSON.stringify([customer, currency]);
   const known = changes.get(key);
   changes.set(key, {
-    ...{ customer, currency },
+    customer,
+    currency,
     plans: withName(known?.plans ?? [], plan),
     plansAfter: withName(known?.plansAfter ?? [], planAfter),
     periods: (known?.periods ?? 0) + 1,

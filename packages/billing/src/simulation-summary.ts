@@ -176,7 +176,9 @@ class CurrencyTally {
       customers: this.#counts.customers,
       periods,
       ...this.#amounts(before, after),
-      ...{ more: this.#counts.more, less: this.#counts.less, same: this.#counts.same },
+      more: this.#counts.more,
+      less: this.#counts.less,
+      same: this.#counts.same,
       plans: [...this.#plans.values()]
         .sort((a, b) => compareTexts(a.plan, b.plan) || compareTexts(a.planAfter, b.planAfter))
         .map((each) => ({

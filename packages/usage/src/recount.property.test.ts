@@ -200,8 +200,15 @@ async function askMany({ log, dice, meters, definitions }: World, knownAt: numbe
   const groupBy = dice.pick(GROUPINGS);
   const cutAt = dice.chance(50) ? null : cutOf(dice.between(START_AT, knownAt), log.stream);
   const reading = await readTotalsOfMany(analytics, {
-    ...{ mode: "live", definition, spans, groupBy, where, cutAt },
-    ...{ watermarkAt: null, rowsMax: 10_000, eventsMax: 10_000 },
+    mode: "live",
+    definition,
+    spans,
+    groupBy,
+    where,
+    cutAt,
+    watermarkAt: null,
+    rowsMax: 10_000,
+    eventsMax: 10_000,
   });
   if (reading.kind === "refused") throw new Error(reading.refusal.kind);
   const found = new Map(

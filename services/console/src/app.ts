@@ -36,6 +36,7 @@ import { type Problem, sendProblem } from "./problem.ts";
 import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
+import { addSimulateRoute } from "./simulate-route.ts";
 import { addStreamRoutes } from "./stream-routes.ts";
 import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
@@ -97,6 +98,8 @@ export async function buildConsole(
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
   addBillingRoutes(app, { ...ports, stream });
+  // Statements of seconds: on the connection beside which short ones are answered.
+  addSimulateRoute(app, { ...ports, analytics: ports.background ?? ports.analytics, stream });
   const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
   addMeterRoutes(app, { ...ports, stream, maxAheadMs });
   addCheckRoute(app, { ...ports, stream, maxAheadMs });

@@ -144,8 +144,14 @@ async function readBreakdown(
     const definition = definitionOf(running, item);
     if (definition === null) continue;
     const reading = await readDailyUsage(ports.analytics, {
-      ...{ mode, customer: customer.customer, definition, where: {}, zone, watermarkAt: running.watermarkAt },
-      ...{ fromAt: period.startAt, toAt },
+      mode,
+      customer: customer.customer,
+      definition,
+      where: {},
+      zone,
+      watermarkAt: running.watermarkAt,
+      fromAt: period.startAt,
+      toAt,
     });
     if (reading.kind === "refused") return { kind: "refused", items: [item.key], refusal: reading.refusal };
     for (const { date, quantity } of reading.days) days.push({ date, meter, units: formatQuantity(quantity) });
@@ -163,7 +169,11 @@ async function readToday(
   if (item === undefined || definition === null) return { kind: "today", quantity: ZERO_QUANTITY };
   const day = localDayOf(zone, now);
   const reading = await readDailyUsage(ports.analytics, {
-    ...{ mode, customer: running.customer.customer, definition, where: item.where, zone },
+    mode,
+    customer: running.customer.customer,
+    definition,
+    where: item.where,
+    zone,
     watermarkAt: running.watermarkAt,
     fromAt: Math.max(day.startAt, running.period.startAt),
     toAt: Math.min(day.endAt, running.period.endAt),

@@ -8,6 +8,7 @@ import { FindParameters } from "./find-routes.ts";
 import { PeriodParameters } from "./billing-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { ApplyPlansBodySchema, PlansBodySchema } from "./plans/plans-routes.ts";
+import { SimulateBodySchema } from "./simulate-route.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
@@ -360,6 +361,28 @@ const PATHS: Paths = {
           type: "string",
         }),
         "503": problem("a store does not answer, or too many checks are running; try again after Retry-After"),
+        ...METER_REFUSALS,
+      },
+    }),
+  },
+  "/admin/v1/simulate": {
+    post: operation({
+      id: "simulatePlans",
+      summary: "What past usage would have cost under a plans file, line by line. Nothing is stored.",
+      more: {
+        requestBody: {
+          required: true,
+          content: {
+            "application/json": {
+              schema: schemaOf(SimulateBodySchema),
+              example: { file: "schema: tallyhouse.plans/1\nplans: {}\n", ...SPAN },
+            },
+          },
+        },
+      },
+      responses: {
+        "200": answer("application/x-ndjson", "customers, then a summary; the last line is end", { type: "string" }),
+        "503": problem("a store does not answer, or another what-if is running; try again after Retry-After"),
         ...METER_REFUSALS,
       },
     }),
