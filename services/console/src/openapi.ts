@@ -1,78 +1,17 @@
 /** The description of the console's routes, made of the schemas that they read their questions with. The gateway adds it to its own. */
+import type { z } from "zod";
 import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
-import { z } from "zod";
 import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
+import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
-import { PeriodParameters } from "./billing-routes.ts";
+import { BILLING_PATHS } from "./billing-openapi.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { ApplyPlansBodySchema, PlansBodySchema } from "./plans/plans-routes.ts";
-import { SimulateBodySchema } from "./simulate-route.ts";
+import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
-
-type Json = Readonly<Record<string, unknown>>;
-/** Path → method in lower case → operation. */
-type Paths = Readonly<Record<string, Readonly<Record<string, Json>>>>;
-
-const ProblemSchema = z.looseObject({
-  type: z.literal("about:blank"),
-  title: z.string(),
-  status: z.int().min(400).max(599),
-  code: z.string(),
-  detail: z.string(),
-  problems: z
-    .array(z.looseObject({ field: z.string(), rule: z.string(), line: z.int().min(1).optional() }))
-    .optional()
-    .describe("every wrong field"),
-});
-
-/** What may be sent: before defaults and conversions, which is all a caller sees. */
-function schemaOf(schema: z.ZodType): Json {
-  const { $schema: _dialect, ...rest } = z.toJSONSchema(schema, { io: "input", unrepresentable: "any" });
-  return rest;
-}
-
-const problem = (description: string): Json => ({
-  description,
-  content: { "application/problem+json": { schema: schemaOf(ProblemSchema) } },
-});
-const answer = (type: string, description: string, schema: Json): Json => ({
-  description,
-  content: { [type]: { schema } },
-});
-const json = (description: string): Json => answer("application/json", description, { type: "object" });
-
-/** Query parameters, each with its example. */
-function parametersOf(schema: z.ZodObject, examples: Readonly<Record<string, string | number>>): Json[] {
-  const { properties = {}, required = [] } = schemaOf(schema) as {
-    properties?: Record<string, Json>;
-    required?: string[];
-  };
-  return Object.entries(properties).map(([name, property]) => ({
-    name,
-    in: "query",
-    required: required.includes(name),
-    schema: property,
-    ...(name in examples ? { example: examples[name] } : {}),
-  }));
-}
-
-/** A route that needs a service token. */
-const operation = (input: { id: string; summary: string; responses: Json; more?: Json }): Json => ({
-  operationId: input.id,
-  summary: input.summary,
-  security: [{ token: [] }, { key: [] }],
-  ...input.more,
-  responses: {
-    "401": problem("no credential, or an unknown one"),
-    "429": problem("too many unknown credentials from this network, says the gateway; try again after Retry-After"),
-    "500": problem("a bug of ours"),
-    "503": problem("a store, or the console itself, does not answer; try again after Retry-After"),
-    ...input.responses,
-  },
-});
 
 const SPAN = { from: "2026-11-20T00:00:00Z", to: "2026-11-21T00:00:00Z" };
 const METERS_BODY: Json = {
@@ -169,19 +108,6 @@ const found = (id: string, parameters: readonly Json[]): Json =>
     },
   });
 
-const ofPeriod = (id: string, summary: string, answered: string): Json =>
-  operation({
-    id,
-    summary,
-    more: { parameters: parametersOf(PeriodParameters, { customer: "acme", tz: "Europe/Berlin" }) },
-    responses: {
-      "200": json(answered),
-      "400": problem("a parameter is wrong; problems names each"),
-      "404": problem("no such customer in this mode"),
-      "409": problem("the customer is on no plan now, or its usage cannot be read in one answer"),
-    },
-  });
-
 const PATHS: Paths = {
   "/v1/usage": {
     get: operation({
@@ -217,19 +143,6 @@ const PATHS: Paths = {
         "404": problem("no such meter in this mode"),
       },
     }),
-  },
-  "/v1/usage/current-period": {
-    get: ofPeriod(
-      "getCurrentPeriod",
-      "The running period of one customer: usage by item and day, cost so far.",
-      "the period",
-    ),
-  },
-  "/api/usage/current-period": {
-    get: ofPeriod("getCurrentPeriodAlias", "The same as /v1/usage/current-period.", "the period"),
-  },
-  "/v1/usage/projection": {
-    get: ofPeriod("getProjection", "What the running period will cost, estimated.", "low, likely and high, with lines"),
   },
   "/v1/usage/events/{source}/{id}": {
     get: found("findEvent", [
@@ -365,28 +278,6 @@ const PATHS: Paths = {
       },
     }),
   },
-  "/admin/v1/simulate": {
-    post: operation({
-      id: "simulatePlans",
-      summary: "What past usage would have cost under a plans file, line by line. Nothing is stored.",
-      more: {
-        requestBody: {
-          required: true,
-          content: {
-            "application/json": {
-              schema: schemaOf(SimulateBodySchema),
-              example: { file: "schema: tallyhouse.plans/1\nplans: {}\n", ...SPAN },
-            },
-          },
-        },
-      },
-      responses: {
-        "200": answer("application/x-ndjson", "customers, then a summary; the last line is end", { type: "string" }),
-        "503": problem("a store does not answer, or another what-if is running; try again after Retry-After"),
-        ...METER_REFUSALS,
-      },
-    }),
-  },
   "/admin/v1/meters/{key}/end": {
     post: operation({
       id: "endMeter",
@@ -430,6 +321,8 @@ const PATHS: Paths = {
       },
     }),
   },
+  ...CUSTOMER_PATHS,
+  ...BILLING_PATHS,
   "/": {
     get: {
       operationId: "getPage",
