@@ -105,8 +105,10 @@ async function simulatePage(
   const state = await readBillingState(control, { mode, customers: page });
   const skipped: SkippedLine[] = [];
   const trialled: Trialled[] = [];
-  const skip = (customer: string, period: BillingPeriod, why: Pick<SkippedLine, "planAfter" | "reason">): void =>
-    void skipped.push({ customer, start: formatInstant(period.startAt), plan: period.version.key, ...why });
+  const skip = (customer: string, period: BillingPeriod, why: Pick<SkippedLine, "planAfter" | "reason">): void => {
+    const { planAfter, reason } = why;
+    skipped.push({ customer, start: formatInstant(period.startAt), plan: period.version.key, planAfter, reason });
+  };
   for (const customer of page) {
     const history = state.customers.get(customer)?.history;
     const periods = history === undefined ? [] : periodsOf(history, { startAt: fromAt, endAt: toAt });
