@@ -2,7 +2,7 @@
 import type { Aggregation, FieldIssue, FieldPath } from "@tallyhouse/domain";
 import type { Bundle, Plan, PlanItem } from "./plan.ts";
 
-/** The newest version of a meter. */
+/** The version of a meter that a plan would name. */
 export interface KnownMeter {
   readonly version: number;
   readonly aggregation: Aggregation;
@@ -10,6 +10,8 @@ export interface KnownMeter {
   readonly dimensions: readonly string[];
   /** Whether it was ended without a successor. */
   readonly isEnded: boolean;
+  /** Where it begins later, and an earlier version counts until then: the instant; else null. */
+  readonly countsFrom: string | null;
 }
 
 /** The version of each meter that a plan's items name, as far as they are known; and every broken rule. */
@@ -19,7 +21,7 @@ export interface MeterResolution {
   readonly issues: readonly FieldIssue[];
 }
 
-/** Resolves the meters of a plan's items to their newest versions. */
+/** Resolves the meters of a plan's items to the versions that they name. */
 export function resolveMeters(items: Plan["items"], meters: ReadonlyMap<string, KnownMeter>): MeterResolution {
   if (items === "custom") return { meterVersions: {}, issues: [] };
   const meterVersions: Record<string, number> = {};
@@ -54,7 +56,9 @@ function itemMeterIssues(item: PlanItem, meter: KnownMeter | undefined): FieldIs
 
 function meterTrouble(key: string, meter: KnownMeter | undefined): string | null {
   if (meter === undefined) return `there is no meter "${key}"; declare it with meters apply first`;
-  return meter.isEnded ? `the meter "${key}" was ended: nothing would be counted` : null;
+  if (meter.isEnded) return `the meter "${key}" was ended: nothing would be counted`;
+  if (meter.countsFrom === null) return null;
+  return `version ${meter.version} of "${key}" counts from ${meter.countsFrom} on, and what is used until then would be left out; apply the plan then`;
 }
 
 /** Every broken rule of a bundle, each with the path below it. */

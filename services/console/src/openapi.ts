@@ -8,7 +8,7 @@ import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { BILLING_PATHS } from "./billing-openapi.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
-import { ApplyPlansBodySchema, PlansBodySchema } from "./plans/plans-routes.ts";
+import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
@@ -27,23 +27,6 @@ const METER_REFUSALS = {
   "400": problem("the meters or the parameters are wrong; problems says where"),
   "413": problem("a body has at most 1,048,576 bytes"),
   "415": problem("send application/json"),
-};
-
-const PLANS_FILE = `schema: tallyhouse.plans/1
-plans:
-  pro: {currency: usd, price: "49", items: {calls: {meter: requests, policy: overage, price: {model: per_unit, unit: "0.002"}}}}
-`;
-/** A body with a plans file. */
-const plansBody = (schema: z.ZodType, more: Json = {}): Json => ({
-  required: true,
-  content: { "application/json": { schema: schemaOf(schema), example: { file: PLANS_FILE, ...more } } },
-});
-const PLAN_REFUSALS = {
-  ...METER_REFUSALS,
-  "400": problem("the plans file is wrong; problems says where, with line and field"),
-  "409": problem(
-    "a change that is never made: of an item's meter, of a plan in use, of one that a contract does not fit",
-  ),
 };
 
 const CORRECTION = { customer: "acme", reason: "sent by a test of theirs", actor: "kim" };
@@ -184,37 +167,6 @@ const PATHS: Paths = {
       },
     }),
   },
-  "/admin/v1/plans": {
-    get: operation({
-      id: "getPlans",
-      summary: "The newest version of every plan and bundle, and of the list of endpoints.",
-      responses: { "200": json("plans, endpoints, bundles") },
-    }),
-  },
-  "/admin/v1/plans/{key}": {
-    get: operation({
-      id: "getPlan",
-      summary: "Every version of a plan, newest first.",
-      more: { parameters: [{ name: "key", in: "path", required: true, schema: { type: "string" }, example: "pro" }] },
-      responses: { "200": json("versions"), "404": problem("no such plan in this mode") },
-    }),
-  },
-  "/admin/v1/plans/diff": {
-    post: operation({
-      id: "diffPlans",
-      summary: "What an apply would change, field by field.",
-      more: { requestBody: plansBody(PlansBodySchema) },
-      responses: { "200": json("changes"), ...PLAN_REFUSALS },
-    }),
-  },
-  "/admin/v1/plans/apply": {
-    post: operation({
-      id: "applyPlans",
-      summary: "Stores new versions of what differs.",
-      more: { requestBody: plansBody(ApplyPlansBodySchema, { reason: "prices of 2027", actor: "kim" }) },
-      responses: { "200": json("changes, stored"), ...PLAN_REFUSALS },
-    }),
-  },
   "/admin/v1/events/{source}/{id}/void": { post: correction({ ...VOID, id: "voidEvent", isByPath: true }) },
   "/admin/v1/events/{source}/{id}/replace": { post: correction({ ...REPLACE, id: "replaceEvent", isByPath: true }) },
   "/admin/v1/events/void": {
@@ -323,6 +275,7 @@ const PATHS: Paths = {
   },
   ...CUSTOMER_PATHS,
   ...BILLING_PATHS,
+  ...PLAN_PATHS,
   "/": {
     get: {
       operationId: "getPage",

@@ -1,5 +1,5 @@
 /** Versions of what is sold, as the control store keeps them. */
-import type { Aggregation, Mode, SqlRunner } from "@tallyhouse/domain";
+import { type Aggregation, formatInstant, type Mode, type SqlRunner } from "@tallyhouse/domain";
 import type { KnownMeter, Plan, PlanVersion } from "@tallyhouse/plans";
 
 /** What versions are kept of. The list of endpoints has one key, "endpoints". */
@@ -53,23 +53,43 @@ export async function insertCatalogueVersion(
   );
 }
 
-/** The newest version of every meter of the mode, as plans see it. */
-export async function readKnownMeters(store: SqlRunner, mode: Mode): Promise<Map<string, KnownMeter>> {
-  const rows = await store.query<{
-    key: string;
-    version: number;
-    rule: { aggregation: Aggregation; dimensions: Readonly<Record<string, string>> };
-    ends_at: Date | null;
-  }>(
-    "SELECT DISTINCT ON (key) key, version, rule, ends_at FROM meter_version WHERE mode = $1 ORDER BY key, version DESC",
+interface MeterRow {
+  readonly key: string;
+  readonly version: number;
+  readonly rule: { readonly aggregation: Aggregation; readonly dimensions: Readonly<Record<string, string>> };
+  readonly active_from: Date;
+  readonly ends_at: Date | null;
+}
+
+/** The version of every meter that a plan applied now would name. */
+export async function readKnownMeters(store: SqlRunner, mode: Mode, now: number): Promise<Map<string, KnownMeter>> {
+  const rows = await store.query<MeterRow>(
+    "SELECT key, version, rule, active_from, ends_at FROM meter_version WHERE mode = $1 ORDER BY key, version DESC",
     [mode],
   );
-  return new Map(
-    rows.map(({ key, version, rule, ends_at: endsAt }) => {
-      const { aggregation, dimensions } = rule;
-      return [key, { version, aggregation, dimensions: Object.keys(dimensions), isEnded: endsAt !== null }];
-    }),
+  const known = [...Map.groupBy(rows, ({ key }) => key)].map(
+    ([key, versions]) => [key, knownOf(versions, now)] as const,
   );
+  return new Map(known.flatMap(([key, meter]) => (meter === null ? [] : [[key, meter]])));
+}
+
+/**
+ * The newest version that counts already and has no end. One that begins later is named only where nothing counts before it: else
+ * what is used until then would be counted by a version that the plan does not name. `versions` newest first.
+ */
+function knownOf(versions: readonly MeterRow[], now: number): KnownMeter | null {
+  const endless = versions.filter(({ ends_at: endsAt }) => endsAt === null);
+  const chosen = endless.find(({ active_from: fromAt }) => fromAt.getTime() <= now) ?? endless[0] ?? versions[0];
+  if (chosen === undefined) return null;
+  const { version, rule, active_from: fromAt, ends_at: endsAt } = chosen;
+  return {
+    version,
+    aggregation: rule.aggregation,
+    dimensions: Object.keys(rule.dimensions),
+    isEnded: endsAt !== null,
+    countsFrom:
+      endsAt === null && fromAt.getTime() > now && versions.length > 1 ? formatInstant(fromAt.getTime()) : null,
+  };
 }
 
 /** How many customers are on each of the plans, now or by an assignment to come. Plans without any are left out. */

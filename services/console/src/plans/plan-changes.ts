@@ -115,7 +115,7 @@ async function planCatalogue(
   { file, at, now }: GivenFile & { readonly now: number },
 ): Promise<Planned> {
   const versions = await readCatalogue(store, mode);
-  const meters = await readKnownMeters(store, mode);
+  const meters = await readKnownMeters(store, mode, now);
   const changes = changesOf(file, versions, meters);
   const keysOf = (change: CatalogueChange["change"]): string[] =>
     changes.filter((each) => each.kind === "plan" && each.change === change).map(({ key }) => key);

@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { parsePlansFile } from "@tallyhouse/plans";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { openTestConsole, type TestConsole } from "../test-support.ts";
 
@@ -17,11 +19,12 @@ beforeAll(async () => {
     expect((await world.post("/admin/v1/meters/apply?wait=0s", { file: METERS }, mode)).status).toBe(202);
 });
 beforeEach(async () => {
-  // What never changes in the product is emptied between tests alone, with its guard off.
-  await world.control.execute(`ALTER TABLE catalogue_version DISABLE TRIGGER ALL; DELETE FROM catalogue_version;
-    ALTER TABLE catalogue_version ENABLE TRIGGER ALL;
-    DELETE FROM customer_assignment; DELETE FROM customer_contract; DELETE FROM customer;
-    ALTER TABLE admin_audit DISABLE TRIGGER ALL; DELETE FROM admin_audit; ALTER TABLE admin_audit ENABLE TRIGGER ALL`);
+  // What never changes in the product is emptied between tests alone, with its guards off.
+  const tables = ["catalogue_version", "admin_audit", "customer_contract", "customer_assignment", "customer"];
+  for (const table of tables)
+    await world.control.execute(
+      `ALTER TABLE ${table} DISABLE TRIGGER USER; DELETE FROM ${table}; ALTER TABLE ${table} ENABLE TRIGGER USER`,
+    );
 });
 afterAll(() => world.close());
 
@@ -199,6 +202,41 @@ describe("plans diff and apply", () => {
   });
 });
 
+describe("examples/plans.yaml", () => {
+  const exampleOf = (name: string): string =>
+    readFileSync(new URL(`../../../../examples/${name}`, import.meta.url), "utf8");
+
+  it("applies over the meters of examples/meters.yaml, and shows every shape of price", async () => {
+    await world.post("/admin/v1/meters/apply?wait=0s", { file: exampleOf("meters.yaml") });
+    const changes = await apply(exampleOf("plans.yaml"));
+    expect(changes).toHaveLength(11);
+    expect(changes.every((change) => / new v1$/.test(change))).toBe(true);
+    const reading = parsePlansFile(exampleOf("plans.yaml"));
+    if (reading.kind === "problems") throw new Error("it has problems");
+    const { plans, bundles } = reading.file;
+    const items = plans.flatMap((plan) => (plan.items === "custom" ? [] : Object.values(plan.items)));
+    const prices = items.flatMap(({ price }) => (price === null ? [] : [price]));
+    const shapes = prices.map((price) => (price.model === "package" ? `package ${price.round}` : price.model));
+    expect([...new Set(shapes)].toSorted()).toEqual(["graduated", "package down", "package up", "per_unit", "volume"]);
+    expect(JSON.stringify(prices)).toContain('"flat":"5"');
+    expect([...new Set(items.map(({ policy }) => policy))].toSorted()).toEqual([
+      "auto_upgrade",
+      "block",
+      "overage",
+      "throttle",
+    ]);
+    const charged = items.filter(({ policy }) => policy === "overage");
+    expect(charged.some(({ included }) => included !== null)).toBe(true);
+    expect(items.some(({ where }) => (where["model"]?.length ?? 0) > 1)).toBe(true);
+    // Currencies with two decimals, none and three.
+    expect(new Set(plans.map(({ currency }) => currency))).toEqual(new Set(["usd", "jpy", "kwd"]));
+    expect(new Set(plans.map(({ interval }) => interval))).toEqual(new Set(["month", "year"]));
+    expect(plans.filter(({ price, limits, items: all }) => price === limits && limits === all)).toHaveLength(1);
+    const meters = new Set(Object.values(bundles).map(({ meter }) => meter));
+    expect(items.some(({ policy, meter }) => policy === "block" && meters.has(meter))).toBe(true);
+  });
+});
+
 describe("what needs the meters", () => {
   it("is refused all at once, with line and field, and after what is wrong in the file alone", async () => {
     const file = fileOf(`  pro:
@@ -287,8 +325,8 @@ describe("plans that customers have", () => {
     await customer("acme", "pro");
     const contract = (version: number, effectiveAt: number, overrides: object): Promise<unknown> =>
       world.control.query(
-        `INSERT INTO customer_contract (mode, customer_id, version, plan_key, overrides, effective_at, created_at, created_by, reason)
-         VALUES ('live', 'acme', $1, 'pro', $2::text::json, $3, $3, 'kim', 'r')`,
+        `INSERT INTO customer_contract (mode, customer_id, version, plan_key, overrides, meter_versions, effective_at, created_at, created_by, reason)
+         VALUES ('live', 'acme', $1, 'pro', $2::text::json, '{}', $3, $3, 'kim', 'r')`,
         [version, JSON.stringify(overrides), new Date(effectiveAt)],
       );
     await contract(1, NOON - 3_000, { items: { calls: { included: "95" } } });
