@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { simulate, type Trial } from "@tallyhouse/billing";
+import { type BillingPorts, simulate, type SimulationQuestion, type Trial } from "@tallyhouse/billing";
 import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
 import { assert, type ControlStore, DAY_MS, floorTo } from "@tallyhouse/domain";
 import { parsePlansFile } from "@tallyhouse/plans";
@@ -67,6 +67,27 @@ async function storeCustomers(
   );
 }
 
+/** One what-if, with a digest of all its lines. */
+async function measure(ports: BillingPorts, question: SimulationQuestion) {
+  const [startedAt, before] = [performance.now(), process.cpuUsage()];
+  const digest = createHash("sha256");
+  let customers = 0;
+  for await (const line of simulate(ports, question)) {
+    digest.update(JSON.stringify(line));
+    if (line.kind === "customers") customers += line.customers.length;
+    assert(line.kind !== "skipped", "every period is read");
+  }
+  const used = process.cpuUsage(before);
+  const figures = {
+    seconds: rounded((performance.now() - startedAt) / 1_000, 2),
+    cpuSeconds: rounded((used.user + used.system) / 1_000_000, 2),
+    digest: digest.digest("hex"),
+    customers,
+  };
+  process.stderr.write(`${JSON.stringify(figures)}\n`);
+  return figures;
+}
+
 const options = numberOptions({ events: 1_000_000, customers: 10_000, seed: 1, odd: 10 });
 const folder = mkdtempSync(join(tmpdir(), "tallyhouse-bench-simulate-"));
 try {
@@ -83,26 +104,9 @@ try {
     process.stderr.write(`${events} usage events of ${options.customers} customers are stored\n`);
     const ports = { analytics: clickhouse.store, control: postgres.store, stream: MONTH_STREAM };
     const { trial } = planOf("39", "0.00004");
-    const runs: { seconds: number; cpuSeconds: number; digest: string; customers: number }[] = [];
-    for (let run = 0; run < RUNS; run += 1) {
-      const [startedAt, before] = [performance.now(), process.cpuUsage()];
-      const digest = createHash("sha256");
-      let customers = 0;
-      const question = { mode: "live", fromAt: month.fromAt, toAt: month.fromAt + DAY_MS, trial } as const;
-      for await (const line of simulate(ports, question)) {
-        digest.update(JSON.stringify(line));
-        if (line.kind === "customers") customers += line.customers.length;
-        assert(line.kind !== "skipped", "every period is read");
-      }
-      const used = process.cpuUsage(before);
-      runs.push({
-        seconds: rounded((performance.now() - startedAt) / 1_000, 2),
-        cpuSeconds: rounded((used.user + used.system) / 1_000_000, 2),
-        digest: digest.digest("hex"),
-        customers,
-      });
-      process.stderr.write(`${JSON.stringify(runs.at(-1))}\n`);
-    }
+    const question = { mode: "live", fromAt: month.fromAt, toAt: month.fromAt + DAY_MS, trial } as const;
+    const runs = [];
+    for (let run = 0; run < RUNS; run += 1) runs.push(await measure(ports, question));
     const [first, again] = runs;
     assert(first !== undefined && first.digest === again?.digest, "two runs give equal bytes");
     assert(first.customers === options.customers, "every customer is rated");
