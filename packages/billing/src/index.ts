@@ -1,1 +1,1 @@
-export {};
+export { compileItemOf, EventsDigest, eventTuple, type EventTuple, type MeteredItem } from "./event-digest.ts";
