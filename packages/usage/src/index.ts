@@ -24,6 +24,14 @@ export {
   sealText,
 } from "./seal.ts";
 export { type Part, quantityOfDecimal, Tally } from "./tally.ts";
+export {
+  type EventPlace,
+  hasRawEvents,
+  type WalkedEvent,
+  walkCountedEvents,
+  type WalkedPart,
+  type WalkQuestion,
+} from "./walk-events.ts";
 export { readWatermark } from "./watermark.ts";
 export {
   formatLocal,
