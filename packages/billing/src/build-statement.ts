@@ -29,7 +29,7 @@ import {
 import type { StoredStatement } from "./statement-store.ts";
 
 /** What was counted for one item of a plan, and the usage events that it was made of. */
-export interface CountedItem {
+export interface ItemCount {
   readonly item: string;
   readonly quantity: Quantity;
   readonly credits?: Quantity;
@@ -47,7 +47,7 @@ export interface StatementFacts {
   readonly plan: RatedPlan;
   readonly rules: readonly StatementRule[];
   /** One per item, in the order of the plan. */
-  readonly items: readonly CountedItem[];
+  readonly items: readonly ItemCount[];
 }
 
 /** The statement of a period: seq 0. */

@@ -11,7 +11,7 @@ import {
   type WalkedEvent,
   type WalkedPart,
 } from "@tallyhouse/usage";
-import type { CountedItem } from "./build-statement.ts";
+import type { ItemCount } from "./build-statement.ts";
 import { compileItemOf, EventsDigest, eventTuple } from "./event-digest.ts";
 import { readPeriodTotals } from "./period-totals.ts";
 import type { StatementRule } from "./statement.ts";
@@ -37,7 +37,7 @@ export interface PeriodQuestion {
  * say two things: no bill is made of such figures.
  */
 export type PeriodCount =
-  | { readonly kind: "counted"; readonly items: readonly CountedItem[]; readonly rules: readonly StatementRule[] }
+  | { readonly kind: "counted"; readonly items: readonly ItemCount[]; readonly rules: readonly StatementRule[] }
   | { readonly kind: "open"; readonly reason: "watermark" | "backfill" }
   | {
       readonly kind: "refused";
@@ -74,7 +74,7 @@ export async function countPeriod(
   });
   if (totals.kind === "refused") return refused("limits", `items ${totals.items.join(", ")}: ${totals.refusal.kind}`);
   const folds = await foldItems(analytics, question, definitions);
-  const items: CountedItem[] = [];
+  const items: ItemCount[] = [];
   for (const { item, quantity } of totals.totals) {
     const fold = folds.get(item);
     const folded = fold?.quantity ?? ZERO_QUANTITY;

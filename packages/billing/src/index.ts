@@ -1,7 +1,7 @@
 export {
   buildAdjustment,
   buildStatement,
-  type CountedItem,
+  type ItemCount,
   type PlanName,
   planNameOf,
   type StatementFacts,
