@@ -1,4 +1,4 @@
-export type { Interval, Plan, PlanItem, PlanLimits, PlanVersion } from "./plan.ts";
+export { applyContract, type ContractContext, type ContractReading, declaredOf } from "./contract.ts";
 export {
   addMonths,
   type Assignment,
@@ -11,3 +11,25 @@ export {
   periodsOf,
   type Span,
 } from "./periods.ts";
+export type {
+  Bundle,
+  EndpointRule,
+  Interval,
+  MinuteLimit,
+  Plan,
+  PlanItem,
+  PlanLimits,
+  PlansFile,
+  PlanVersion,
+} from "./plan.ts";
+export { burstOf } from "./plan-rules.ts";
+export {
+  contentDigest,
+  contractedPlan,
+  differenceText,
+  diffPlans,
+  planDigest,
+  type PlanDifference,
+  ratedPlanOf,
+} from "./plan-version.ts";
+export { parsePlansFile, type PlansFileReading } from "./plans-file.ts";

@@ -16,6 +16,8 @@ export interface ContractVersion {
   readonly plan: string;
   /** Deep: objects merge, everything else replaces. */
   readonly overrides: Readonly<Record<string, unknown>>;
+  /** The version that each meter of the contract's items had when it was stored; the plan's own meter versions win. */
+  readonly meterVersions: Readonly<Record<string, number>>;
   readonly effectiveAt: number;
   readonly createdAt: number;
 }
