@@ -184,6 +184,7 @@ describe("periodsOf", () => {
       version: number,
       plan,
       overrides,
+      meterVersions: {},
       effectiveAt: at(effective),
       createdAt: at("2026-01-01"),
     });
