@@ -8,6 +8,7 @@ export {
 } from "./build-statement.ts";
 export { countPeriod, type PeriodCount, type PeriodQuestion, type SealedUsage } from "./count-period.ts";
 export { compileItemOf, EventsDigest, eventTuple, type EventTuple, type MeteredItem } from "./event-digest.ts";
+export { readHistories, readPlanVersions } from "./histories.ts";
 export {
   type LineDifference,
   type LineFigures,
