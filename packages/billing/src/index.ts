@@ -8,7 +8,6 @@ export {
 } from "./build-statement.ts";
 export { countPeriod, type PeriodCount, type PeriodQuestion, type SealedUsage } from "./count-period.ts";
 export { compileItemOf, EventsDigest, eventTuple, type EventTuple, type MeteredItem } from "./event-digest.ts";
-export { readHistories, readPlanVersions } from "./histories.ts";
 export {
   type LineDifference,
   type LineFigures,
@@ -27,3 +26,19 @@ export {
   type StatementCursor,
   type StoredStatement,
 } from "./statement-store.ts";
+export {
+  type CountedItem,
+  type CountedPeriod,
+  type PeriodReading,
+  readPeriodTotals,
+  readPeriodTotalsOfMany,
+  type TotalsContext,
+} from "./period-totals.ts";
+export {
+  type BilledCustomer,
+  type BillingState,
+  countPlannedCustomers,
+  listPlannedCustomers,
+  readBillingState,
+  readPlanVersions,
+} from "./billing-state.ts";

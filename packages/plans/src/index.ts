@@ -1,4 +1,16 @@
 export { applyContract, type ContractContext, type ContractReading, declaredOf } from "./contract.ts";
+export {
+  addMonths,
+  type Assignment,
+  type BillingHistory,
+  type BillingPeriod,
+  boundaryAfter,
+  type ContractVersion,
+  periodAt,
+  type PeriodBoundary,
+  periodsOf,
+  type Span,
+} from "./periods.ts";
 export type {
   Bundle,
   EndpointRule,
@@ -21,15 +33,3 @@ export {
   ratedPlanOf,
 } from "./plan-version.ts";
 export { parsePlansFile, type PlansFileReading } from "./plans-file.ts";
-export {
-  addMonths,
-  type Assignment,
-  type BillingHistory,
-  type BillingPeriod,
-  boundaryAfter,
-  type ContractVersion,
-  periodAt,
-  type PeriodBoundary,
-  periodsOf,
-  type Span,
-} from "./periods.ts";

@@ -38,10 +38,7 @@ export class SealingRound {
   readonly sealed: SealedUsage;
   readonly #vectors = new Map<number, Promise<readonly number[]>>();
 
-  private constructor(
-    mode: Mode,
-    parts: { ports: StatementPorts; settings: StatementSettings; sealed: SealedUsage },
-  ) {
+  private constructor(mode: Mode, parts: { ports: StatementPorts; settings: StatementSettings; sealed: SealedUsage }) {
     this.mode = mode;
     this.ports = parts.ports;
     this.settings = parts.settings;

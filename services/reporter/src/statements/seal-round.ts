@@ -1,5 +1,5 @@
 /** Seals what is due: each planned customer's periods that ended and whose cut may be read. */
-import { readHistories } from "@tallyhouse/billing";
+import { listPlannedCustomers, readBillingState } from "@tallyhouse/billing";
 import { type ControlStore, type Mode, TallyhouseError } from "@tallyhouse/domain";
 import { type BillingHistory, type BillingPeriod, periodsOf, ratedPlanOf, type Span } from "@tallyhouse/plans";
 import { type SealingRound, sealOf, statementPeriodOf } from "./context.ts";
@@ -38,29 +38,18 @@ export async function sealDue(round: SealingRound, pass: SealPass, signal: Abort
   const { mode } = round;
   const lastAt = pass.sealed + SEALED_MAX;
   for (;;) {
-    const customers = await plannedCustomers(control, { mode, after: pass.afterCustomer });
-    const histories = await readHistories(control, { mode, customers });
+    const customers = await listPlannedCustomers(control, { mode, after: pass.afterCustomer, limit: CUSTOMERS_PAGE });
+    const state = await readBillingState(control, { mode, customers });
     const sealed = await sealedSpans(control, { mode, customers });
     for (const customer of customers) {
       if (signal.aborted || pass.sealed >= lastAt) return false;
-      const history = histories.get(customer);
-      if (history !== undefined) await sealCustomer(round, pass, { customer, history, sealed: sealed.get(customer) ?? [] });
+      const history = state.customers.get(customer)?.history;
+      if (history !== undefined)
+        await sealCustomer(round, pass, { customer, history, sealed: sealed.get(customer) ?? [] });
       pass.afterCustomer = customer;
     }
     if (customers.length < CUSTOMERS_PAGE) return true;
   }
-}
-
-async function plannedCustomers(
-  control: ControlStore,
-  { mode, after }: { readonly mode: Mode; readonly after: string },
-): Promise<string[]> {
-  const rows = await control.query<{ customer_id: string }>(
-    `SELECT DISTINCT customer_id FROM customer_assignment
-     WHERE mode = $1 AND customer_id > $2 AND superseded_at IS NULL ORDER BY customer_id LIMIT $3::int`,
-    [mode, after, CUSTOMERS_PAGE],
-  );
-  return rows.map(({ customer_id: id }) => id);
 }
 
 async function sealedSpans(
@@ -112,8 +101,7 @@ function duePeriods(round: SealingRound, { history, sealed }: Customer): readonl
   const { watermarkAt } = round.sealed;
   return periodsOf(history, { startAt: 0, endAt: watermarkAt }).filter(
     ({ startAt, endAt }) =>
-      round.cutOfPeriod(endAt) <= watermarkAt &&
-      !sealed.some((span) => span.startAt < endAt && span.endAt > startAt),
+      round.cutOfPeriod(endAt) <= watermarkAt && !sealed.some((span) => span.startAt < endAt && span.endAt > startAt),
   );
 }
 

@@ -82,7 +82,9 @@ export async function markLatePeriods(
 
 /** How far late usage was looked for; null before the first look. */
 export async function readLook(control: SqlRunner, mode: Mode): Promise<number | null> {
-  const [row] = await control.query<{ looked_to: Date }>("SELECT looked_to FROM statement_look WHERE mode = $1", [mode]);
+  const [row] = await control.query<{ looked_to: Date }>("SELECT looked_to FROM statement_look WHERE mode = $1", [
+    mode,
+  ]);
   return row?.looked_to.getTime() ?? null;
 }
 
