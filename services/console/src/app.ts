@@ -35,6 +35,7 @@ import { type Problem, sendProblem } from "./problem.ts";
 import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
+import { addRerateRoutes } from "./rerate/rerate-routes.ts";
 import { addStreamRoutes } from "./stream-routes.ts";
 import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
@@ -103,6 +104,7 @@ export async function buildConsole(
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
   addCustomerRoutes(app, ports);
+  addRerateRoutes(app, ports);
   const audits = createAudits(
     { stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR },
     { ...ports, analytics: ports.background ?? ports.analytics },

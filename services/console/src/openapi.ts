@@ -8,6 +8,7 @@ import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
+import { RERATE_PATHS } from "./rerate/rerate-openapi.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
@@ -272,6 +273,7 @@ const PATHS: Paths = {
     }),
   },
   ...CUSTOMER_PATHS,
+  ...RERATE_PATHS,
   "/": {
     get: {
       operationId: "getPage",
