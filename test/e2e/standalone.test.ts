@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { HOUR_MS } from "@tallyhouse/domain";
 import { type Standalone, startStandalone } from "@tallyhouse/standalone";
@@ -159,6 +160,17 @@ describe("a first start on an empty folder", () => {
       (await post({ id: "image-1", customer: "cust-4", type: "image.made", data: { pixels: "0.000000001" } })).status,
     ).toBe(202);
     await until(async () => (await total("cust-4", "images")) === "0.000000001");
+  });
+
+  test("plans diff and apply work from the command line, over the meters of the first start", async () => {
+    const client = { TALLYHOUSE_URL: running.url, TALLYHOUSE_DATA: folder };
+    const file = fileURLToPath(new URL("../../examples/plans.yaml", import.meta.url));
+    const applied = await tallyhouse(["plans", "apply", file, "--reason", "first prices", "--actor", "kim"], client);
+    expect(applied).toMatchObject({ code: 0, stderr: "" });
+    expect(applied.stdout).toContain("new          plan team v1\n");
+    const diff = await tallyhouse(["plans", "diff", file], client);
+    expect(diff.code).toBe(0);
+    expect(diff.stdout).toContain("none         plan team v1\n");
   });
 
   test("a second process on the folder is refused with a clear sentence", async () => {

@@ -7,6 +7,7 @@ import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corr
 import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
+import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
 import { RERATE_PATHS } from "./rerate/rerate-openapi.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
@@ -274,6 +275,7 @@ const PATHS: Paths = {
   },
   ...CUSTOMER_PATHS,
   ...RERATE_PATHS,
+  ...PLAN_PATHS,
   "/": {
     get: {
       operationId: "getPage",
