@@ -12,6 +12,7 @@ import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
 import { EVENTS_USAGE, runEvents } from "./events-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
+import { runSimulate, SIMULATE_USAGE } from "./simulate-command.ts";
 import { PLANS_USAGE, runPlans } from "./plans-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
@@ -33,6 +34,7 @@ const USAGE = `tallyhouse: usage in, exact bills out
       [--until T]                     default: as early as possible
 ${PLANS_USAGE}
 ${EVENTS_USAGE}
+${SIMULATE_USAGE}
 ${CUSTOMERS_USAGE}
 ${RERATE_USAGE}
   tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
@@ -95,6 +97,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "rerate":
       return runRerate(rest, { env: process.env, write: (text) => process.stdout.write(text) });
+    case "simulate":
+      return simulate(rest);
     case "customers":
       return runCustomers(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "stream":
@@ -209,6 +213,16 @@ async function runAuditCommand(args: readonly string[]): Promise<number> {
     complain(`tallyhouse: ${error.message}\n`);
     return 2;
   }
+}
+
+function simulate(args: readonly string[]): Promise<number> {
+  const output = {
+    out: (text: string) => void process.stdout.write(text),
+    err: (text: string) => void process.stderr.write(text),
+  };
+  const io = { env: process.env, output };
+  if (!process.stderr.isTTY) return runSimulate(args, io);
+  return runSimulate(args, { ...io, show: (text) => output.err(`\r\x1b[2K${text}`) });
 }
 
 function say(text: string): number {
