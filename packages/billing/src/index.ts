@@ -1,1 +1,19 @@
 export { compileItemOf, EventsDigest, eventTuple, type EventTuple, type MeteredItem } from "./event-digest.ts";
+export {
+  type LineDifference,
+  type LineFigures,
+  statementDigest,
+  type StatementDifference,
+  type StatementDocument,
+  statementId,
+  type StatementRule,
+  statementText,
+  type StatementTotal,
+} from "./statement.ts";
+export {
+  listStatements,
+  readStatement,
+  readStatementsOfPeriod,
+  type StatementCursor,
+  type StoredStatement,
+} from "./statement-store.ts";
