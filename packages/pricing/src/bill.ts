@@ -4,9 +4,12 @@ import type { Quantity } from "@tallyhouse/domain";
 /** Plain decimal text: no exponent, no plus sign, no leading zeros; a minus sign where it says so. Money is in major units. */
 export type DecimalText = string;
 
+/** Where a tier ends: decimal text, or `inf`. */
+export type TierBound = string;
+
 /** One tier; its units are those in `(previous upTo, upTo]`. Tiers rise and the last one is `inf`. */
 export interface Tier {
-  readonly upTo: DecimalText | "inf";
+  readonly upTo: TierBound;
   readonly unit: DecimalText;
   /** Charged once when the tier is reached; "0" where the plan says nothing. */
   readonly flat: DecimalText;
@@ -57,10 +60,10 @@ export interface ItemTotal {
   readonly credits?: Quantity;
 }
 
-/** What one tier contributes. Prices without tiers have one part. */
+/** What one tier that was reached contributes. Prices without tiers have one part, items without price none. */
 export interface TierPart {
   readonly from: DecimalText;
-  readonly upTo: DecimalText | "inf";
+  readonly upTo: TierBound;
   /** Units (packages for `package`) that fall into it. */
   readonly quantity: DecimalText;
   readonly unit: DecimalText;
@@ -83,10 +86,14 @@ export interface BillLine {
   readonly credits: DecimalText;
   /** What the price is applied to: max(0, quantity − included − credits). */
   readonly billable: DecimalText;
+  /** The tiers that were reached; for `volume` the one that holds the whole quantity. */
   readonly tiers: readonly TierPart[];
   /** Exact sum of the parts. */
   readonly exact: DecimalText;
-  /** `exact` rounded to the currency's minor unit, half away from zero: the one place where money is rounded. */
+  /**
+   * `exact` rounded to the currency's minor unit, half away from zero: the one place where money is rounded. With all fraction digits of
+   * the currency: `100.00`, `70000`, `1.500`.
+   */
   readonly amount: DecimalText;
   /** The arithmetic for people, one step per entry, such as `100000 × 0.001 = 100`. */
   readonly steps: readonly string[];
@@ -100,7 +107,7 @@ export interface Bill {
   readonly period: { readonly startAt: number; readonly endAt: number };
   /** The fee first, when the plan has one, then one per item in the order of the plan, also where nothing was used. */
   readonly lines: readonly BillLine[];
-  /** Sum of the lines' amounts. */
+  /** Sum of the lines' amounts, with all fraction digits of the currency. */
   readonly total: DecimalText;
   /** The same in minor units, a whole number as text. */
   readonly totalMinor: string;
