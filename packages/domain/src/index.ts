@@ -47,7 +47,7 @@ export {
   type MeterVersion,
   uniqueHashOf,
 } from "./meter.ts";
-export { type FileProblem, type MetersFileReading, parseMetersFile } from "./meters-file.ts";
+export { type MetersFileReading, parseMetersFile } from "./meters-file.ts";
 export { murmur2, partitionOfKey } from "./murmur2.ts";
 export { type PlainEvent, PlainEventReader } from "./plain-event.ts";
 export { PlainRecordWriter } from "./plain-record.ts";
@@ -87,3 +87,13 @@ export {
   USAGE_EVENT_LIMITS,
   type UsageEvent,
 } from "./usage-event.ts";
+export {
+  type FieldIssue,
+  type FieldPath,
+  fieldOf,
+  type FileProblem,
+  inOrder,
+  issuesOf,
+  readYaml,
+  type YamlReading,
+} from "./yaml-file.ts";
