@@ -1,3 +1,12 @@
+export {
+  buildAdjustment,
+  buildStatement,
+  type ItemCount,
+  type PlanName,
+  planNameOf,
+  type StatementFacts,
+} from "./build-statement.ts";
+export { countPeriod, type PeriodCount, type PeriodQuestion, type SealedUsage } from "./count-period.ts";
 export { compileItemOf, EventsDigest, eventTuple, type EventTuple, type MeteredItem } from "./event-digest.ts";
 export {
   type LineDifference,

@@ -1,8 +1,35 @@
+export { applyContract, type ContractContext, type ContractReading, declaredOf } from "./contract.ts";
+export {
+  addMonths,
+  type Assignment,
+  type BillingHistory,
+  type BillingPeriod,
+  boundaryAfter,
+  type ContractVersion,
+  periodAt,
+  type PeriodBoundary,
+  periodsOf,
+  type Span,
+} from "./periods.ts";
 export type {
+  Bundle,
+  EndpointRule,
   Interval,
+  MinuteLimit,
   Plan,
   PlanItem,
   PlanLimits,
+  PlansFile,
   PlanVersion,
 } from "./plan.ts";
-export type { Assignment, BillingPeriod, ContractVersion } from "./periods.ts";
+export { burstOf } from "./plan-rules.ts";
+export {
+  contentDigest,
+  contractedPlan,
+  differenceText,
+  diffPlans,
+  planDigest,
+  type PlanDifference,
+  ratedPlanOf,
+} from "./plan-version.ts";
+export { parsePlansFile, type PlansFileReading } from "./plans-file.ts";

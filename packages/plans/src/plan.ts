@@ -5,12 +5,25 @@ import type { DecimalText, Price } from "@tallyhouse/pricing";
 /** How long a period is. */
 export type Interval = "month" | "year";
 
+/** Requests (by their cost) per minute. */
+export interface MinuteLimit {
+  readonly limit: number;
+  /** Absent: what {@link burstOf} says. */
+  readonly burst?: number | undefined;
+  readonly kind?: "bucket" | "strict" | undefined;
+}
+
 /** Rate limits of a plan; read by the gateway's decisions. */
 export interface PlanLimits {
-  readonly minute?: { readonly limit: number; readonly burst?: number; readonly kind?: "bucket" | "strict" };
-  readonly day?: { readonly limit: number };
-  readonly perKey?: { readonly minute?: { readonly limit: number; readonly burst?: number }; readonly day?: { readonly limit: number } };
-  readonly countersDown?: "local" | "deny";
+  readonly minute?: MinuteLimit | undefined;
+  readonly day?: { readonly limit: number } | undefined;
+  readonly perKey?:
+    | {
+        readonly minute?: Omit<MinuteLimit, "kind"> | undefined;
+        readonly day?: { readonly limit: number } | undefined;
+      }
+    | undefined;
+  readonly countersDown?: "local" | "deny" | undefined;
 }
 
 /** One item: a meter, what of it is included, the policy beyond, the price. */
@@ -40,9 +53,37 @@ export interface Plan {
   readonly limits: PlanLimits | "custom";
   readonly items: Readonly<Record<string, PlanItem>> | "custom";
   readonly features: Readonly<Record<string, boolean | number | "unlimited">>;
-  readonly support: { readonly level: string; readonly responseHours?: number } | null;
+  readonly support: { readonly level: string; readonly responseHours?: number | undefined } | null;
   readonly sla: { readonly uptimePercent: DecimalText; readonly creditPercent: DecimalText } | null;
   readonly dunning: { readonly suspend: "never" | "after_grace" } | null;
+}
+
+/** What requests that match the pattern weigh and use. The first match of the list holds. */
+export interface EndpointRule {
+  readonly match: string;
+  /** Against rate limits. */
+  readonly cost: number;
+  readonly capability?: string | undefined;
+  /** Meter key → whole units. */
+  readonly units: Readonly<Record<string, number>>;
+}
+
+/** Units that a customer buys in advance. */
+export interface Bundle {
+  readonly meter: string;
+  readonly units: DecimalText;
+  /** Currency → what the whole bundle costs. */
+  readonly price: Readonly<Record<string, DecimalText>>;
+  /** For how long they can be used. */
+  readonly months: number;
+}
+
+/** A plans file with its defaults filled in. */
+export interface PlansFile {
+  /** In the order of the file. */
+  readonly plans: readonly Plan[];
+  readonly endpoints: readonly EndpointRule[];
+  readonly bundles: Readonly<Record<string, Bundle>>;
 }
 
 /** An immutable version of a plan. */

@@ -6,25 +6,16 @@ import { authenticate } from "./auth.ts";
 import { readStates } from "./correction-state.ts";
 import { type Correction, listCorrections } from "./correction-store.ts";
 import { correctEvent, type CorrectionPorts } from "./corrections.ts";
-import { type FieldProblem, type Problem, queryInvalid, sendProblem } from "./problem.ts";
+import { ActorSchema, ReasonSchema } from "./operator-words.ts";
+import { type FieldProblem, fieldProblemsOf, type Problem, queryInvalid, sendProblem } from "./problem.ts";
 import { IdentityPartsSchema } from "./raw-rows.ts";
 
 const LIST_MAX = 1_000;
 
-/** One line of plain text: what is written into an audit is read as a line. */
-const line = (charactersMax: number): z.ZodType<string> =>
-  z
-    .string({ error: "is required" })
-    .trim()
-    .min(1, "is required")
-    .max(charactersMax, `has at most ${charactersMax} characters`)
-    .refine((text) => text.isWellFormed() && !/\p{Cc}/u.test(text), "must be one line of Unicode text");
-
 /** Body of a void; source and id only where the path has none. */
 export const VoidBodySchema = IdentityPartsSchema.extend({
-  reason: line(500),
-  // Kept for ever, so it must be no personal datum: a user name or a role.
-  actor: line(100).refine((text) => !text.includes("@"), "is the name of an operator, not an e-mail address"),
+  reason: ReasonSchema,
+  actor: ActorSchema,
 });
 /** Body of a replace: `event` is the native shape; customer, source, time and id have defaults. */
 export const ReplaceBodySchema = VoidBodySchema.extend({
@@ -92,7 +83,7 @@ export function addCorrectionRoutes(app: FastifyInstance, ports: Ports): void {
     const auth = await authenticate(request, ports.authenticator);
     if (auth.kind === "problem") return sendProblem(reply, auth.problem);
     const query = CorrectionsParameters.safeParse(request.query);
-    if (!query.success) return sendProblem(reply, queryInvalid(fieldsOf(query.error, ".")));
+    if (!query.success) return sendProblem(reply, queryInvalid(fieldProblemsOf(query.error, ".")));
     const { customer: asked = null, before = null, limit } = query.data;
     const { mode } = auth.principal;
     const corrections = await listCorrections(ports.control, { mode, customer: asked, before, limit });
@@ -116,7 +107,7 @@ async function correct(
   const twice = Object.keys(path).filter((name) => Object.hasOwn(given, name));
   if (twice.length > 0) return sendProblem(reply, invalid(twice.map((name) => pathHas(name))));
   const body = (verb === "void" ? VoidBodySchema : ReplaceBodySchema).safeParse({ ...given, ...path });
-  if (!body.success) return sendProblem(reply, invalid(fieldsOf(body.error, "/")));
+  if (!body.success) return sendProblem(reply, invalid(fieldProblemsOf(body.error, "/")));
   const { customer, source, id, reason, actor } = body.data;
   const outcome = await correctEvent(ports, {
     identity: { mode: auth.principal.mode, customer, source, id },
@@ -136,13 +127,4 @@ function pathHas(name: string): FieldProblem {
 function invalid(problems: readonly FieldProblem[]): Problem {
   const detail = problems.map(({ field, rule }) => `${field} ${rule}`).join("; ");
   return { status: 400, code: "CORRECTION_INVALID", detail, problems };
-}
-
-function fieldsOf(error: z.ZodError, separator: "." | "/"): FieldProblem[] {
-  const start = separator === "/" ? "/" : "";
-  return error.issues.flatMap((issue) =>
-    issue.code === "unrecognized_keys"
-      ? issue.keys.map((key) => ({ field: `${start}${key}`, rule: "is not known here" }))
-      : [{ field: `${start}${issue.path.join(separator)}`, rule: issue.message }],
-  );
 }

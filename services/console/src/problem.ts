@@ -1,6 +1,7 @@
 import { STATUS_CODES } from "node:http";
 import type { ErrorCode, ProblemCode } from "@tallyhouse/domain";
 import type { FastifyReply } from "fastify";
+import type { z } from "zod";
 
 /** One wrong field of a request: where, and which rule it broke. `line` only for a meters file, counted from 1. */
 export interface FieldProblem {
@@ -44,4 +45,15 @@ export function sendProblem(reply: FastifyReply, problem: Problem): FastifyReply
 export function queryInvalid(problems: readonly FieldProblem[]): Problem {
   const detail = problems.map(({ field, rule }) => `${field} ${rule}`).join("; ");
   return { status: 400, code: "QUERY_INVALID", detail, problems };
+}
+
+/** What a schema refused, by JSON pointer (`/`) for a body or by name (`.`) for a query. */
+export function fieldProblemsOf(error: z.ZodError, separator: "." | "/"): FieldProblem[] {
+  const start = separator === "/" ? "/" : "";
+  return error.issues.flatMap((issue) => {
+    const path = issue.path.map(String);
+    return issue.code === "unrecognized_keys"
+      ? issue.keys.map((key) => ({ field: start + [...path, key].join(separator), rule: "is not known here" }))
+      : [{ field: start + path.join(separator), rule: issue.message }];
+  });
 }
