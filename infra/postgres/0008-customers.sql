@@ -54,6 +54,7 @@ CREATE TABLE customer_contract (
   version integer NOT NULL CHECK (version >= 1),
   plan_key text NOT NULL,
   overrides json NOT NULL,
+  meter_versions json NOT NULL, -- of the meters that its items name, as they were when it was stored
   effective_at timestamptz NOT NULL,
   created_at timestamptz NOT NULL,
   created_by text NOT NULL,
@@ -79,11 +80,11 @@ CREATE TABLE admin_audit (
 CREATE INDEX admin_audit_by_subject ON admin_audit (mode, subject_kind, subject_id, id);
 CREATE INDEX admin_audit_by_mode ON admin_audit (mode, id);
 
--- An audit that its own writer could edit proves nothing. Erasure of a person's data drops the trigger for its own transaction.
-CREATE FUNCTION admin_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION 'admin_audit is append-only'; END $$;
-CREATE TRIGGER admin_audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON admin_audit
-  FOR EACH STATEMENT EXECUTE FUNCTION admin_audit_is_append_only();
+-- An audit that its own writer could edit proves nothing. Erasure of a person's data disables the trigger for its own transaction.
+CREATE TRIGGER admin_audit_is_final BEFORE UPDATE OR DELETE ON admin_audit
+  FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER customer_contract_is_final BEFORE UPDATE OR DELETE ON customer_contract
+  FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 -- Usage that no plan covers, one row per customer and gap: gap_at is where the time without a plan begins (1970 before the first
 -- assignment). [first_at, last_at) reaches from the first window with usage to the end of the last one. Whether the customer exists

@@ -26,3 +26,11 @@ export {
   type StatementCursor,
   type StoredStatement,
 } from "./statement-store.ts";
+export {
+  type CountedItem,
+  type CountedPeriod,
+  type PeriodReading,
+  readPeriodTotals,
+  readPeriodTotalsOfMany,
+  type TotalsContext,
+} from "./period-totals.ts";

@@ -10,7 +10,23 @@ const at = (text: string): number => {
 };
 
 function version(key: string, given: { version?: number; createdAt?: string; interval?: Interval } = {}): PlanVersion {
-  const plan = { key, currency: "usd", interval: given.interval ?? "month", price: "49", items: {} } as unknown as Plan;
+  const plan: Plan = {
+    key,
+    currency: "usd",
+    interval: given.interval ?? "month",
+    price: "49",
+    billing: "stripe",
+    alerts: [80],
+    latePolicy: "carry_forward",
+    allow: ["* /**"],
+    deny: [],
+    limits: {},
+    items: {},
+    features: {},
+    support: null,
+    sla: null,
+    dunning: null,
+  };
   const { version: number = 1, createdAt = "2020-01-01" } = given;
   return {
     mode: "live",
@@ -184,6 +200,7 @@ describe("periodsOf", () => {
       version: number,
       plan,
       overrides,
+      meterVersions: {},
       effectiveAt: at(effective),
       createdAt: at("2026-01-01"),
     });

@@ -1,6 +1,7 @@
 /** Billing periods: which plan version rates which span of a customer's time. */
 import { assert } from "@tallyhouse/domain";
 import type { Interval, Plan, PlanVersion } from "./plan.ts";
+import { contractedPlan } from "./plan-version.ts";
 
 /** From `effectiveAt`, a period's boundary, the customer is on the plan; null: on none. */
 export interface Assignment {
@@ -14,7 +15,7 @@ export interface Assignment {
 export interface ContractVersion {
   readonly version: number;
   readonly plan: string;
-  /** Deep: objects merge, everything else replaces. */
+  /** In the words of a plans file, over the plan's own; see applyContract. */
   readonly overrides: Readonly<Record<string, unknown>>;
   /** The version that each meter of the contract's items had when it was stored; the plan's own meter versions win. */
   readonly meterVersions: Readonly<Record<string, number>>;
@@ -26,6 +27,8 @@ export interface ContractVersion {
 export interface BillingPeriod {
   readonly startAt: number;
   readonly endAt: number;
+  /** What its plan's months or years are counted from; the end is the first of these counts after the start. */
+  readonly anchorAt: number;
   /** The newest version applied at or before the start, or the first one. */
   readonly version: PlanVersion;
   readonly contract: ContractVersion | null;
@@ -86,11 +89,11 @@ function countedAfter(at: number, { anchorAt, interval }: { anchorAt: number; in
  *
  * Periods of one stay on plans follow each other without gap or overlap; times without a plan have none. A period that has begun
  * depends on nothing that is decided later: versions, contracts and assignments count from the first start that is not before them.
- * @throws {InvariantError} for an assigned plan that has no version.
+ * @throws {InvariantError} for an assigned plan that has no version, or a contract that does not fit: neither is ever stored.
  */
 export function periodsOf(history: BillingHistory, span: Span): BillingPeriod[] {
   const found: BillingPeriod[] = [];
-  for (const { period } of walk(history, span.endAt)) {
+  for (const period of walk(history, span.endAt)) {
     if (period.endAt > span.startAt) found.push(period);
   }
   return found;
@@ -103,23 +106,15 @@ export function periodAt(history: BillingHistory, at: number): BillingPeriod | n
 
 /** The end of the period that holds the instant; null where the customer has no plan, and so no boundary. */
 export function boundaryAfter(history: BillingHistory, at: number): PeriodBoundary | null {
-  for (const { period, anchorAt } of walk(history, at + 1)) {
-    if (period.endAt > at) return { at: period.endAt, anchorAt, interval: period.plan.interval };
-  }
-  return null;
-}
-
-interface Step {
-  readonly period: BillingPeriod;
-  /** What its months or years are counted from. */
-  readonly anchorAt: number;
+  const period = periodAt(history, at);
+  return period && { at: period.endAt, anchorAt: period.anchorAt, interval: period.plan.interval };
 }
 
 /** Periods in order of time, from the first assignment on; the last one begins before `untilAt`. */
-function* walk(history: BillingHistory, untilAt: number): Generator<Step> {
+function* walk(history: BillingHistory, untilAt: number): Generator<BillingPeriod> {
   const assignments = history.assignments.toSorted((a, b) => a.effectiveAt - b.effectiveAt);
   const terms = createTerms(history);
-  let before = null as Step | null;
+  let before = null as BillingPeriod | null;
   for (const [index, { plan, effectiveAt, anchorAt: assignedAnchorAt }] of assignments.entries()) {
     if (plan === null) continue;
     const nextAt = assignments[index + 1]?.effectiveAt ?? Number.POSITIVE_INFINITY;
@@ -129,9 +124,9 @@ function* walk(history: BillingHistory, untilAt: number): Generator<Step> {
       const { interval } = rated.plan;
       // Another interval than that of the period before it: its count begins here. Years from the 31st of another month would
       // make a first period of any length.
-      if (before?.period.endAt === startAt && before.period.plan.interval !== interval) anchorAt = startAt;
+      if (before?.endAt === startAt && before.plan.interval !== interval) anchorAt = startAt;
       const endAt = Math.min(countedAfter(startAt, { anchorAt, interval }), nextAt);
-      before = { period: { startAt, endAt, ...rated }, anchorAt };
+      before = { startAt, endAt, anchorAt, ...rated };
       yield before;
       startAt = endAt;
     }
@@ -155,7 +150,7 @@ function createTerms({ versions, contracts }: BillingHistory): (plan: string, st
         .toSorted((a, b) => a.effectiveAt - b.effectiveAt || a.version - b.version)
         .at(-1) ?? null;
     const name = `${plan}@${version.version}+${contract?.version ?? 0}`;
-    const terms = made.get(name) ?? { version, contract, plan: overlaid(version.plan, contract) };
+    const terms = made.get(name) ?? { version, contract, plan: contractedPlan(version, contract) };
     made.set(name, terms);
     return terms;
   };
@@ -165,20 +160,4 @@ function createTerms({ versions, contracts }: BillingHistory): (plan: string, st
 function versionAt(versions: readonly PlanVersion[], at: number): PlanVersion | undefined {
   const ordered = versions.toSorted((a, b) => a.version - b.version);
   return ordered.findLast(({ createdAt }) => createdAt <= at) ?? ordered[0];
-}
-
-function overlaid(plan: Plan, contract: ContractVersion | null): Plan {
-  return contract === null ? plan : (merged(plan, contract.overrides) as Plan);
-}
-
-function merged(under: unknown, over: unknown): unknown {
-  if (!isRecord(under) || !isRecord(over)) return over;
-  return Object.fromEntries([
-    ...Object.entries(under),
-    ...Object.entries(over).map(([name, value]) => [name, merged(under[name], value)]),
-  ]);
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

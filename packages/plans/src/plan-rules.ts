@@ -3,6 +3,7 @@ import type { FieldIssue, FieldPath } from "@tallyhouse/domain";
 import { itemIssues } from "./item-rules.ts";
 import { covers, meet } from "./patterns.ts";
 import type { EndpointParts, ItemParts, LimitsParts, PlanParts } from "./plan-parts.ts";
+import { tooManyDecimals } from "./plan-schema.ts";
 
 /** Stripe's subscriptions take 20 items, and the fee is one. */
 const PRICED_ITEMS_MAX = 19;
@@ -23,14 +24,16 @@ export interface RuleContext {
 /** Every broken rule, each with the path below the plan. */
 export function planIssues(plan: PlanParts, context: RuleContext): FieldIssue[] {
   return [
-    ...currencyIssues(plan),
+    ...moneyIssues(plan),
     ...(plan.limits === "custom" ? [] : limitsIssues(plan, plan.limits, context.endpoints)),
     ...(plan.items === "custom" ? [] : itemsIssues(plan, plan.items, context.plans)),
   ];
 }
 
-function currencyIssues({ currency }: PlanParts): FieldIssue[] {
-  return currency === undefined ? [{ path: ["currency"], rule: "is required here or in defaults" }] : [];
+function moneyIssues({ price, currency }: PlanParts): FieldIssue[] {
+  if (currency === undefined) return [{ path: ["currency"], rule: "is required here or in defaults" }];
+  const rule = typeof price === "string" && currency !== null ? tooManyDecimals(price, currency) : null;
+  return rule === null ? [] : [{ path: ["price"], rule }];
 }
 
 function itemsIssues(

@@ -1,5 +1,6 @@
 /** The shapes of a plans file, field by field. What fields mean to each other is judged in plan-rules.ts. */
 import { textOfJson } from "@tallyhouse/domain";
+import { minorDigitsOf } from "@tallyhouse/pricing";
 import { z } from "zod";
 
 /** Plans, items, bundles and meters are named alike. */
@@ -31,6 +32,13 @@ const money = z
   .refine((text) => (text.split(".")[0] ?? "").length <= MONEY_DIGITS_MAX, `has over ${MONEY_DIGITS_MAX} digits`)
   .transform(withoutEndZeros)
   .refine((text) => (text.split(".")[1] ?? "").length <= MONEY_DECIMALS_MAX, `has over ${MONEY_DECIMALS_MAX} decimals`);
+
+/** Amounts that are charged as they are cannot be finer than the currency; null: it is not. */
+export function tooManyDecimals(amount: string, currencyCode: string): string | null {
+  const digits = minorDigitsOf(currencyCode);
+  const decimals = (amount.split(".")[1] ?? "").length;
+  return digits === null || decimals <= digits ? null : `has ${decimals} decimals; ${currencyCode} has ${digits}`;
+}
 
 /** Units of a period. Whole: counters and Stripe's tier bounds are. */
 const units = z
@@ -125,7 +133,12 @@ const pattern = z
   );
 const patterns = z.array(pattern).max(200);
 
-const currency = z.string().regex(/^[a-z]{3}$/, "must be an ISO 4217 code in lower case, such as usd");
+const currency = z
+  .string({ error: "must be an ISO 4217 code in lower case, such as usd" })
+  .refine(
+    (code) => minorDigitsOf(code) !== null,
+    "must be an ISO 4217 code in lower case that can be billed, such as usd",
+  );
 const sharedFields = {
   currency: currency.optional(),
   interval: z.enum(["month", "year"], { error: "must be month or year" }).optional(),
@@ -184,7 +197,15 @@ export const EndpointSchema = z.strictObject({
 export const BundleSchema = z.strictObject({
   meter: keyText,
   units: unitsAboveZero,
-  price: z.record(currency, money).refine((prices) => Object.keys(prices).length > 0, "needs at least one currency"),
+  price: z
+    .record(currency, money)
+    .refine((prices) => Object.keys(prices).length > 0, "needs at least one currency")
+    .superRefine((prices, context) => {
+      for (const [code, price] of Object.entries(prices)) {
+        const rule = tooManyDecimals(price, code);
+        if (rule !== null) context.addIssue({ code: "custom", path: [code], message: rule });
+      }
+    }),
   months: atLeastOne.max(120, "must be at most 120"),
 });
 

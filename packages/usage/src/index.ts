@@ -7,6 +7,14 @@ export {
   type CustomerTotal,
   readCustomerTotals,
 } from "./read-customers.ts";
+export {
+  type CustomerGroup,
+  customerBytes,
+  CUSTOMERS_BYTES_MAX,
+  readTotalsOfMany,
+  type TotalsQuestion,
+  type TotalsReading,
+} from "./read-totals.ts";
 export { readUsageGroups, type UsageReading } from "./read-usage.ts";
 export {
   cutOf,
@@ -23,6 +31,7 @@ export {
   type SealState,
   sealText,
 } from "./seal.ts";
+export type { CustomerSpan, DimensionFilter } from "./rollup-query.ts";
 export { type Part, quantityOfDecimal, Tally } from "./tally.ts";
 export {
   type EventPlace,

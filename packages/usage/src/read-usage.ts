@@ -83,8 +83,8 @@ export async function correctedWindows(
 }
 
 /** Whether raw usage events would be read that retention may have removed: a figure without them would be too small. */
-function needsExpired(
-  { watermarkAt }: UsageQuestion,
+export function needsExpired(
+  { watermarkAt }: Pick<UsageQuestion, "watermarkAt">,
   read: { readonly edges: readonly { readonly fromAt: number }[]; readonly without: readonly CorrectedWindows[] },
 ): boolean {
   if (watermarkAt === null) return false;

@@ -11,6 +11,7 @@ import {
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
 import { readCustomerTotals } from "./read-customers.ts";
+import { readTotalsOfMany } from "./read-totals.ts";
 import { readUsageGroups } from "./read-usage.ts";
 import {
   cutOf,
@@ -120,6 +121,7 @@ async function expectUnsealed(world: World, halfAt: number): Promise<void> {
 /** One random question to every meter. */
 async function askAll(world: World, knownAt: number): Promise<void> {
   const { log, dice, meters } = world;
+  for (let many = 0; many < 4; many += 1) await askMany(world, knownAt);
   for (const version of meters) {
     const window: UsageWindow = dice.pick(USAGE_WINDOWS);
     const isWhole = window !== "total" || dice.chance(30);
@@ -171,6 +173,54 @@ async function askAll(world: World, knownAt: number): Promise<void> {
     expect(sortedOf(found), about).toEqual(sortedOf(wanted));
     if (isWhole && cutAt === null) await expectRanking(world, { version, definition, fromAt, toAt });
   }
+}
+
+/** Some or all customers at once, each over its own stretch, narrowed to some values or none. */
+async function askMany({ log, dice, meters, definitions }: World, knownAt: number): Promise<void> {
+  const version = dice.pick(meters);
+  const definition = definitions.find((one) => one.version.meter === version.meter);
+  if (definition === undefined) throw new Error(`no definition of ${version.meter}`);
+  const isOneSpan = dice.chance(30);
+  const spanOf = (): { fromAt: number; toAt: number } => {
+    const fromAt = START_AT - 3 * HOUR_MS + dice.between(0, SPAN_MS);
+    const toAt = fromAt + dice.pick([dice.between(1, 20 * MINUTE_MS), dice.between(1, SPAN_MS)]);
+    const isWhole = dice.chance(30);
+    return isWhole
+      ? { fromAt: Math.floor(fromAt / WINDOW_MS) * WINDOW_MS, toAt: Math.ceil(toAt / WINDOW_MS) * WINDOW_MS }
+      : { fromAt, toAt };
+  };
+  const shared = spanOf();
+  const asked = CUSTOMERS.filter(() => dice.chance(75));
+  const spans = (asked.length === 0 ? CUSTOMERS : asked).map((customer) => ({
+    customer,
+    ...(isOneSpan ? shared : spanOf()),
+  }));
+  const where = dice.pick([{}, { region: ["eu"] }, { region: ["eu", "us"], model: ["a"] }, { model: ["", "b"] }]);
+  const groupBy = dice.pick(GROUPINGS);
+  const cutAt = dice.chance(50) ? null : cutOf(dice.between(START_AT, knownAt), log.stream);
+  const reading = await readTotalsOfMany(analytics, {
+    ...{ mode: "live", definition, spans, groupBy, where, cutAt },
+    ...{ watermarkAt: null, rowsMax: 10_000, eventsMax: 10_000 },
+  });
+  if (reading.kind === "refused") throw new Error(reading.refusal.kind);
+  const found = new Map(
+    reading.groups.map(({ customer, group, quantity }) => [
+      JSON.stringify([customer, ...group]),
+      quantity / 10_000_000n,
+    ]),
+  );
+  expect(found.size).toBe(reading.groups.length);
+  const wanted = new Map<string, bigint>();
+  for (const { customer, fromAt, toAt } of spans) {
+    const matches = (usage: TestUsage): boolean =>
+      Object.entries(where).every(([name, values]) => values.includes(textOf(usage.data[name])));
+    const keyOf = (usage: TestUsage): string =>
+      matches(usage) ? JSON.stringify([customer, ...groupBy.map((name) => textOf(usage.data[name]))]) : "";
+    const rows = recount(log, { version, mode: "live", customer, fromAt, toAt, cutAt, keyOf });
+    for (const [key, quantity] of rows) if (key !== "") wanted.set(key, quantity);
+  }
+  const about = JSON.stringify({ meter: version.meter, spans, groupBy, where, cutAt });
+  expect(sortedOf(found), about).toEqual(sortedOf(wanted));
 }
 
 async function expectRanking(

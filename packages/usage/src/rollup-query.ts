@@ -2,11 +2,25 @@
 import { type Aggregation, type AnalyticsStore, DAY_MS, type MeterVersion, type Mode } from "@tallyhouse/domain";
 import type { UsageWindow, Zone } from "./zone.ts";
 
+/** One customer's stretch. */
+export interface CustomerSpan {
+  readonly customer: string;
+  readonly fromAt: number;
+  readonly toAt: number;
+}
+
+/** Dimension → the values that count; every one must match. Empty: everything. */
+export type DimensionFilter = Readonly<Record<string, readonly string[]>>;
+
 /** Whole windows of one meter version. */
 export interface RollupRange {
   readonly mode: Mode;
-  /** null: all customers. */
+  /** null: all customers, or those of `spans`. */
   readonly customer: string | null;
+  /** When given, only these customers, each once and each in its own whole windows within `[fromAt, toAt)`. */
+  readonly spans?: readonly CustomerSpan[];
+  /** Names of declared dimensions. */
+  readonly where?: DimensionFilter;
   readonly version: MeterVersion;
   /** Multiples of 15 minutes, half-open. */
   readonly fromAt: number;
@@ -24,7 +38,7 @@ export interface CorrectedWindows {
 
 /** A question to the rollups. */
 export interface RollupQuestion extends RollupRange {
-  /** When given, only these customers, and each is a group: its name comes before the values of `groupBy`. */
+  /** When given, only these customers. With them or `spans` each customer is a group: its name comes before the values of `groupBy`. */
   readonly customers?: readonly string[];
   /** Names of declared dimensions. */
   readonly groupBy: readonly string[];
@@ -101,14 +115,54 @@ export function havingOf(aggregation: Aggregation): string {
 }
 
 /** The condition of a range: the primary key in its order, then the months (partitions) that can hold it, then the cut. */
-export function rangeSql({ customer, cutAt }: RollupRange): string {
-  return `r.mode = {mode:String}${customer === null ? "" : " AND r.customer = {customer:String}"}
+export function rangeSql({ customer, spans, where, version, cutAt }: RollupRange): string {
+  return `r.mode = {mode:String}${customer === null ? "" : " AND r.customer = {customer:String}"}${spansSql(spans)}
        AND r.meter = {meter:String} AND r.meterVersion = {version:UInt16}
        AND r.windowStart >= toDateTime({fromSeconds:UInt32}, 'UTC')
        AND r.windowStart < toDateTime({toSeconds:UInt32}, 'UTC')
        AND r.bookedStart >= toDateTime({bookedFromSeconds:UInt32}, 'UTC')${
          cutAt === null ? "" : " AND r.bookedStart < {cut:DateTime('UTC')}"
-       }`;
+       }${whereSql(version, where)}`;
+}
+
+function isOfOne({ customer, spans }: RollupRange): boolean {
+  return customer !== null || spans?.length === 1;
+}
+
+/** The customers, and their own bounds where these are not those of all: a look-up of the row's customer in the two lists. */
+function spansSql(spans: readonly CustomerSpan[] | undefined): string {
+  if (spans === undefined) return "";
+  const customers = " AND r.customer IN {spanCustomers:Array(String)}";
+  if (haveOneSpan(spans)) return customers;
+  const boundOf = (list: string): string =>
+    `transform(r.customer, {spanCustomers:Array(String)}, {${list}:Array(UInt32)}, toUInt32(0))`;
+  return `${customers} AND toUnixTimestamp(r.windowStart) >= ${boundOf("spanFroms")}
+       AND toUnixTimestamp(r.windowStart) < ${boundOf("spanTos")}`;
+}
+
+function haveOneSpan(spans: readonly CustomerSpan[]): boolean {
+  return spans.every(({ fromAt, toAt }) => fromAt === spans[0]?.fromAt && toAt === spans[0].toAt);
+}
+
+/** Positions of declared dimensions become text, values are bound. */
+function whereSql(version: MeterVersion, where: DimensionFilter = {}): string {
+  const dimensions = Object.keys(version.rule.dimensions);
+  return Object.keys(where)
+    .map((name, index) => ` AND r.dims[${dimensions.indexOf(name) + 1}] IN {where${index}:Array(String)}`)
+    .join("");
+}
+
+function spanParameters(spans: readonly CustomerSpan[] | undefined): Record<string, unknown> {
+  if (spans === undefined) return {};
+  return {
+    spanCustomers: spans.map(({ customer }) => customer),
+    ...(haveOneSpan(spans)
+      ? {}
+      : {
+          spanFroms: spans.map(({ fromAt }) => fromAt / 1_000),
+          spanTos: spans.map(({ toAt }) => toAt / 1_000),
+        }),
+  };
 }
 
 /** The values of {@link rangeSql}. */
@@ -122,6 +176,8 @@ export function rangeParameters(range: RollupRange): Record<string, unknown> {
     fromSeconds: range.fromAt / 1_000,
     toSeconds: range.toAt / 1_000,
     bookedFromSeconds: Math.max(0, range.fromAt - BOOKED_BEFORE_MAX_MS) / 1_000,
+    ...spanParameters(range.spans),
+    ...Object.fromEntries(Object.values(range.where ?? {}).map((values, index) => [`where${index}`, values])),
     ...cutParameter(cutAt),
   };
 }
@@ -171,7 +227,7 @@ export async function selectCorrectedWindows(
      FROM rollup AS r
      WHERE ${rangeSql(range)} AND r.voided > 0
      GROUP BY customer ORDER BY customer LIMIT ${CORRECTED_BYTES_MAX / 10}
-     ${range.customer === null ? "" : ONE_THREAD}`,
+     ${isOfOne(range) ? ONE_THREAD : ""}`,
     rangeParameters(range),
   );
   let bytes = 0;
@@ -193,7 +249,7 @@ export function selectRollups(analytics: AnalyticsStore, question: RollupQuestio
   const { aggregation } = version.rule;
   const dimensions = Object.keys(version.rule.dimensions);
   const values = question.groupBy.map((name) => `r.dims[${dimensions.indexOf(name) + 1}]`);
-  if (customers !== undefined) values.unshift("r.customer");
+  if (customers !== undefined || question.spans !== undefined) values.unshift("r.customer");
   const isUnique = aggregation === "unique_count";
   return analytics.select<RollupRow>(
     `WITH arrayLastIndex(startAt -> startAt <= toUnixTimestamp(r.windowStart), {starts:Array(Int64)}) AS segment
@@ -208,7 +264,7 @@ export function selectRollups(analytics: AnalyticsStore, question: RollupQuestio
      GROUP BY ${BUCKET_SQL[window]}, groupValues
      ${havingOf(aggregation)}
      LIMIT {rowsMax:UInt32}
-     ${question.customer === null ? "" : ONE_THREAD}`,
+     ${isOfOne(question) ? ONE_THREAD : ""}`,
     {
       ...rangeParameters(question),
       ...withoutParameters(without),
