@@ -9,6 +9,7 @@ import {
   quantityFromScaled,
   ZERO_QUANTITY,
 } from "@tallyhouse/domain";
+import type { BillingPeriod, Interval } from "@tallyhouse/plans";
 import {
   amountOfMinor,
   type BillLine,
@@ -41,7 +42,10 @@ export interface ItemCount {
 export interface StatementFacts {
   readonly mode: Mode;
   readonly customer: string;
-  readonly period: { readonly startAt: number; readonly endAt: number };
+  readonly period: Pick<BillingPeriod, "startAt" | "endAt" | "anchorAt" | "isCutShort"> & {
+    readonly interval: Interval;
+  };
+  readonly closing: StatementDocument["closing"];
   readonly cutAt: number;
   readonly versionVector: StatementDocument["versionVector"];
   readonly plan: RatedPlan;
@@ -88,16 +92,24 @@ interface Chain extends Pick<StatementDocument, "seq" | "previous" | "reason" | 
 }
 
 function documentOf(facts: StatementFacts, { difference, ...chain }: Chain): StatementDocument {
-  const { mode, customer, period, cutAt, versionVector, plan, rules, items } = facts;
+  const { mode, customer, period, closing, cutAt, versionVector, plan, rules, items } = facts;
   const totals = items.map(({ item, quantity, credits = ZERO_QUANTITY }) => ({ item, quantity, credits }));
-  const { lines, total, totalMinor } = rateBill(plan, totals, period);
+  const { startAt, endAt } = period;
+  const { lines, total, totalMinor } = rateBill(plan, totals, { startAt, endAt });
   return {
     schema: "tallyhouse.statement/1",
     id: statementId({ mode, customer, periodStartAt: period.startAt, seq: chain.seq }),
     mode,
     customer,
     ...chain,
-    period: { start: formatInstant(period.startAt), end: formatInstant(period.endAt) },
+    period: {
+      start: formatInstant(period.startAt),
+      end: formatInstant(period.endAt),
+      anchor: formatInstant(period.anchorAt),
+      interval: period.interval,
+      isCutShort: period.isCutShort,
+    },
+    closing,
     cut: formatInstant(cutAt),
     versionVector,
     plan,

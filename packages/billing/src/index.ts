@@ -43,3 +43,11 @@ export {
   readPeriodTotalsOfMany,
   type TotalsContext,
 } from "./period-totals.ts";
+export {
+  type BilledCustomer,
+  type BillingState,
+  countPlannedCustomers,
+  listPlannedCustomers,
+  readBillingState,
+  readPlanVersions,
+} from "./billing-state.ts";

@@ -1,6 +1,7 @@
 /** Statements: what a period was billed, as one document whose digest anybody can recompute. docs/statements.md describes it. */
 import { createHash } from "node:crypto";
 import { type Aggregation, canonicalJson, formatInstant, type Mode } from "@tallyhouse/domain";
+import type { Interval } from "@tallyhouse/plans";
 import type { BillLine, DecimalText, RatedPlan } from "@tallyhouse/pricing";
 
 /** What was counted for one item as known at the cut. */
@@ -44,6 +45,16 @@ export interface StatementDifference {
   readonly totalMinor: string;
 }
 
+/** A period and the calendar that it is of: its end is the anchor's first boundary behind its start, unless it was cut short. */
+export interface StatementPeriod {
+  readonly start: string;
+  readonly end: string;
+  readonly anchor: string;
+  readonly interval: Interval;
+  /** Another assignment began before the boundary. */
+  readonly isCutShort: boolean;
+}
+
 /**
  * A statement: plan, totals and lines of one period as known at its cut. Instants are RFC 3339, decimals text. An adjustment (seq > 0)
  * states the whole period anew, and the difference to the statement before it.
@@ -55,7 +66,9 @@ export interface StatementDocument {
   readonly customer: string;
   readonly seq: number;
   readonly previous: { readonly id: string; readonly digest: string } | null;
-  readonly period: { readonly start: string; readonly end: string };
+  readonly period: StatementPeriod;
+  /** What the cut follows from: the period's end, this much later, rounded up to the stream's booking window. */
+  readonly closing: { readonly latenessSeconds: number; readonly bookingWindowSeconds: number };
   readonly cut: string;
   /** Per partition of the stream, how many records were booked before the cut. */
   readonly versionVector: { readonly stream: number; readonly offsets: readonly number[] };

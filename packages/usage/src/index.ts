@@ -1,3 +1,4 @@
+export { hasLateUsage, type LateSpan, readLateSpans } from "./late-windows.ts";
 export { chooseDefinition, isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
 export { type MeterPlace, placeOf, type StreamSize } from "./meter-places.ts";
 export type { Refusal, UsageGroup, UsageQuestion } from "./question.ts";
