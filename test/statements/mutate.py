@@ -167,16 +167,14 @@ def tier_of_plan(dice, export):
     items = [item for item in export.statement["plan"]["items"] if item["price"] and "tiers" in item["price"]]
     lines = {line["key"]: line for line in export.statement["lines"]}
     reached = [
-        (tier, part)
+        tier
         for item in items
         for tier in item["price"]["tiers"]
-        for part in lines[item["key"]]["tiers"]
-        if part["upTo"] == tool.plain(Fraction(tier["upTo"])) if tier["upTo"] != "inf"
+        if any(part["upTo"] == tier["upTo"] for part in lines[item["key"]]["tiers"])
     ]
     if not reached:
         return None
-    tier, _ = dice.choice(reached)
-    tier[dice.choice(["unit", "flat"])] = tool.plain(Fraction(dice.randint(10**6, 10**7), 1000))
+    dice.choice(reached)[dice.choice(["unit", "flat"])] = tool.plain(Fraction(dice.randint(10**6, 10**7), 1000))
     return False
 
 
@@ -366,7 +364,7 @@ def event_moved_as_it_is(dice, export):
     row = export.rows[index]
     others = [item["key"] for item in export.statement["plan"]["items"] if item["key"] != row["item"]]
     export.rows[index] = {**row, "item": dice.choice(others)}
-    return export.folds() == before and fits(export, index)
+    return fits(export, index) and export.folds() == before
 
 
 def event_moved_with_dimensions(dice, export):

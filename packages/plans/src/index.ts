@@ -1,16 +1,4 @@
 export { applyContract, type ContractContext, type ContractReading, declaredOf } from "./contract.ts";
-export {
-  addMonths,
-  type Assignment,
-  type BillingHistory,
-  type BillingPeriod,
-  boundaryAfter,
-  type ContractVersion,
-  periodAt,
-  type PeriodBoundary,
-  periodsOf,
-  type Span,
-} from "./periods.ts";
 export type {
   Bundle,
   EndpointRule,
@@ -33,3 +21,15 @@ export {
   ratedPlanOf,
 } from "./plan-version.ts";
 export { parsePlansFile, type PlansFileReading } from "./plans-file.ts";
+export {
+  addMonths,
+  type Assignment,
+  type BillingHistory,
+  type BillingPeriod,
+  boundaryAfter,
+  type ContractVersion,
+  periodAt,
+  type PeriodBoundary,
+  periodsOf,
+  type Span,
+} from "./periods.ts";
