@@ -53,7 +53,8 @@ class Export:
     def copy(self):
         made = copy.copy(self)
         made.statement = json.loads(json.dumps(self.statement))
-        made.rows = list(self.rows)
+        # Events themselves are never changed in place.
+        made.rows = [dict(row) for row in self.rows]
         return made
 
     def item(self, key):
@@ -332,7 +333,6 @@ def event_redated_inside(dice, export):
     for row in export.rows:
         if row["event"][:2] == chosen[:2]:
             row["event"] = [*row["event"][:2], at, *row["event"][3:]]
-    export.rows = [dict(row) for row in export.rows]
     export.order()
     return export.folds() == before
 
