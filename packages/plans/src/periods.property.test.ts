@@ -80,7 +80,7 @@ test("periods tile from the first assignment, and later decisions and versions l
       expect(periods[0]?.startAt).toBe(first);
       assertTiles(history, periods);
     }),
-    { numRuns: 300 },
+    { numRuns: 150 },
   );
 });
 
@@ -97,7 +97,7 @@ test("a span finds what a look at all of time finds", () => {
         periodsOf(history, ALL).filter((each) => each.startAt < span.endAt && each.endAt > span.startAt),
       );
     }),
-    { numRuns: 200 },
+    { numRuns: 100 },
   );
 });
 

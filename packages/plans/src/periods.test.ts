@@ -141,8 +141,10 @@ describe("periodsOf", () => {
     ]);
   });
 
-  it("ends a period where an assignment begins in the midst of it", () => {
+  it("ends a period where an assignment begins in the midst of it, and says so", () => {
     const assignments = [assignment("pro", "2026-01-01"), assignment("scale", "2026-01-20T08:00:00Z")];
+    const periods = periodsOf({ assignments, versions, contracts: [] }, { startAt: 0, endAt: at("2026-02-21") });
+    expect(periods.map(({ isCutShort }) => isCutShort)).toEqual([true, false, false]);
     expect(shown({ assignments, versions }, "2026-01-01", "2026-02-21")).toEqual([
       "2026-01-01/2026-01-20T08:00:00Z pro@1",
       "2026-01-20T08:00:00Z/2026-02-20T08:00:00Z scale@1",

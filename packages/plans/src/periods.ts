@@ -27,8 +27,10 @@ export interface ContractVersion {
 export interface BillingPeriod {
   readonly startAt: number;
   readonly endAt: number;
-  /** What its plan's months or years are counted from; the end is the first of these counts after the start. */
+  /** What its plan's months or years are counted from; the first of these counts after the start is the end. */
   readonly anchorAt: number;
+  /** Whether another assignment begins before that count, and so is the end. */
+  readonly isCutShort: boolean;
   /** The newest version applied at or before the start, or the first one. */
   readonly version: PlanVersion;
   readonly contract: ContractVersion | null;
@@ -125,8 +127,9 @@ function* walk(history: BillingHistory, untilAt: number): Generator<BillingPerio
       // Another interval than that of the period before it: its count begins here. Years from the 31st of another month would
       // make a first period of any length.
       if (before?.endAt === startAt && before.plan.interval !== interval) anchorAt = startAt;
-      const endAt = Math.min(countedAfter(startAt, { anchorAt, interval }), nextAt);
-      before = { startAt, endAt, anchorAt, ...rated };
+      const countedAt = countedAfter(startAt, { anchorAt, interval });
+      const endAt = Math.min(countedAt, nextAt);
+      before = { startAt, endAt, anchorAt, isCutShort: endAt < countedAt, ...rated };
       yield before;
       startAt = endAt;
     }

@@ -23,6 +23,7 @@ import { createAudits } from "./audit/audits.ts";
 import { authenticate } from "./auth.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
+import { addCustomerRoutes } from "./customers/customers-routes.ts";
 import { addFindRoutes } from "./find-routes.ts";
 import { addCheckRoute } from "./meter-check-route.ts";
 import { createEndWatch } from "./meter-ends.ts";
@@ -101,6 +102,7 @@ export async function buildConsole(
   addCorrectionRoutes(app, { ...ports, stream });
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
+  addCustomerRoutes(app, ports);
   const audits = createAudits(
     { stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR },
     { ...ports, analytics: ports.background ?? ports.analytics },

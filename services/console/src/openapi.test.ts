@@ -24,6 +24,10 @@ interface Document {
 /** Where a good question about nothing is no unknown meter. */
 const ANSWERS_OF_NOTHING: Record<string, readonly [number, string | undefined]> = {
   "/admin/v1/corrections": [200, undefined],
+  "/admin/v1/customers": [200, undefined],
+  "/admin/v1/customers/unbilled": [200, undefined],
+  "/admin/v1/customers/{id}": [404, "CUSTOMER_UNKNOWN"],
+  "/admin/v1/audit-log": [200, undefined],
   "/v1/usage/events/{source}/{id}": [404, "EVENT_UNKNOWN"],
   "/v1/usage/events": [404, "EVENT_UNKNOWN"],
 };
@@ -32,8 +36,11 @@ let app: FastifyInstance;
 let document: Document;
 beforeAll(async () => {
   // What is read here is read before any store is asked.
-  const stores = { select: async () => [], query: async () => [] } as unknown as ConsolePorts["analytics"] &
-    ConsolePorts["control"];
+  const empty = { select: async () => [], query: async () => [] };
+  const stores = {
+    ...empty,
+    transaction: async (body: (tx: typeof empty) => Promise<unknown>) => body(empty),
+  } as unknown as ConsolePorts["analytics"] & ConsolePorts["control"];
   ({ app } = await buildConsole(
     { ...ConsoleConfigSchema.parse({}), stream: STREAM, controlKey: CONTROL_KEY },
     {
@@ -60,7 +67,7 @@ test("every described route is registered", () => {
       ]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(19);
+  expect(Object.keys(document.paths)).toHaveLength(25);
 });
 
 test("a route that is not described ends the start", () => {

@@ -1,75 +1,15 @@
 /** The description of the console's routes, made of the schemas that they read their questions with. The gateway adds it to its own. */
+import type { z } from "zod";
 import { HEALTH_PATHS } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
-import { z } from "zod";
 import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
+import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
+import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
-
-type Json = Readonly<Record<string, unknown>>;
-/** Path → method in lower case → operation. */
-type Paths = Readonly<Record<string, Readonly<Record<string, Json>>>>;
-
-const ProblemSchema = z.looseObject({
-  type: z.literal("about:blank"),
-  title: z.string(),
-  status: z.int().min(400).max(599),
-  code: z.string(),
-  detail: z.string(),
-  problems: z
-    .array(z.looseObject({ field: z.string(), rule: z.string(), line: z.int().min(1).optional() }))
-    .optional()
-    .describe("every wrong field"),
-});
-
-/** What may be sent: before defaults and conversions, which is all a caller sees. */
-function schemaOf(schema: z.ZodType): Json {
-  const { $schema: _dialect, ...rest } = z.toJSONSchema(schema, { io: "input", unrepresentable: "any" });
-  return rest;
-}
-
-const problem = (description: string): Json => ({
-  description,
-  content: { "application/problem+json": { schema: schemaOf(ProblemSchema) } },
-});
-const answer = (type: string, description: string, schema: Json): Json => ({
-  description,
-  content: { [type]: { schema } },
-});
-const json = (description: string): Json => answer("application/json", description, { type: "object" });
-
-/** Query parameters, each with its example. */
-function parametersOf(schema: z.ZodObject, examples: Readonly<Record<string, string | number>>): Json[] {
-  const { properties = {}, required = [] } = schemaOf(schema) as {
-    properties?: Record<string, Json>;
-    required?: string[];
-  };
-  return Object.entries(properties).map(([name, property]) => ({
-    name,
-    in: "query",
-    required: required.includes(name),
-    schema: property,
-    ...(name in examples ? { example: examples[name] } : {}),
-  }));
-}
-
-/** A route that needs a service token. */
-const operation = (input: { id: string; summary: string; responses: Json; more?: Json }): Json => ({
-  operationId: input.id,
-  summary: input.summary,
-  security: [{ token: [] }, { key: [] }],
-  ...input.more,
-  responses: {
-    "401": problem("no credential, or an unknown one"),
-    "429": problem("too many unknown credentials from this network, says the gateway; try again after Retry-After"),
-    "500": problem("a bug of ours"),
-    "503": problem("a store, or the console itself, does not answer; try again after Retry-After"),
-    ...input.responses,
-  },
-});
 
 const SPAN = { from: "2026-11-20T00:00:00Z", to: "2026-11-21T00:00:00Z" };
 const METERS_BODY: Json = {
@@ -331,6 +271,7 @@ const PATHS: Paths = {
       },
     }),
   },
+  ...CUSTOMER_PATHS,
   "/": {
     get: {
       operationId: "getPage",

@@ -60,8 +60,7 @@ function refusalOf(
     return refused("from", "lies more than 400 days back, where usage events are not kept any more");
   if (notBeforeAt !== null && notBeforeAt < nowAt) return refused("at", "must not be in the past");
   const askedAt = fromAt ?? notBeforeAt ?? nowAt;
-  if (askedAt > nowAt + AHEAD_MAX_MS)
-    return refused(fromAt === null ? "at" : "from", "lies more than ten years ahead");
+  if (askedAt > nowAt + AHEAD_MAX_MS) return refused(fromAt === null ? "at" : "from", "lies more than ten years ahead");
   return null;
 }
 
