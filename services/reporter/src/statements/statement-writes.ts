@@ -111,10 +111,19 @@ export interface WaitingRerate {
   readonly actor: string | null;
 }
 
+/** Whether anything waits. */
+export async function hasWaitingRerates(control: SqlRunner, mode: Mode): Promise<boolean> {
+  const rows = await control.query(
+    "SELECT 1 FROM rerate AS r JOIN statement AS s ON s.id = r.statement_id WHERE r.done_at IS NULL AND s.mode = $1 LIMIT 1",
+    [mode],
+  );
+  return rows.length > 0;
+}
+
 /** A page of them, the oldest first, after `afterId`. */
 export async function waitingRerates(
   control: SqlRunner,
-  { afterId, limit }: { readonly afterId: string; readonly limit: number },
+  { afterId, limit, mode }: { readonly mode: Mode; readonly afterId: string; readonly limit: number },
 ): Promise<WaitingRerate[]> {
   const rows = await control.query<{
     id: string;
@@ -129,8 +138,8 @@ export async function waitingRerates(
   }>(
     `SELECT r.id, s.mode, s.customer_id, s.period_start, r.plan_key, r.plan_version, r.meter_versions, r.reason, r.actor
      FROM rerate AS r JOIN statement AS s ON s.id = r.statement_id
-     WHERE r.done_at IS NULL AND r.id > $1::bigint ORDER BY r.id LIMIT $2::int`,
-    [afterId, limit],
+     WHERE r.done_at IS NULL AND r.id > $1::bigint AND s.mode = $3 ORDER BY r.id LIMIT $2::int`,
+    [afterId, limit, mode],
   );
   return rows.map((row) => ({
     id: row.id,
