@@ -33,6 +33,12 @@ export interface ItemEvent {
   readonly part: WalkedPart;
 }
 
+/** A part of a walk: what the items counted, and how far it got, which may be further; null: nowhere yet. */
+export interface StatementPage {
+  readonly events: readonly ItemEvent[];
+  readonly reached: EventPlace | null;
+}
+
 /** Which of a statement's usage events; all of them without it. */
 export interface StatementPart {
   /** Of this item alone. */
@@ -55,7 +61,7 @@ export async function* walkStatement(
   analytics: AnalyticsStore,
   { document, definitions }: { readonly document: StatementDocument; readonly definitions: readonly MeterDefinition[] },
   wanted: StatementPart = {},
-): AsyncGenerator<readonly ItemEvent[]> {
+): AsyncGenerator<StatementPage> {
   const itemOf = compileItemOf(meteredItems(document));
   const items = document.plan.items.filter(({ key }) => wanted.item === undefined || key === wanted.item);
   const used = definitions.filter(({ version }) =>
@@ -73,7 +79,7 @@ export async function* walkStatement(
       ...(wanted.firstRows === undefined ? {} : { firstRows: wanted.firstRows }),
     });
     for await (const page of pages) {
-      const found = page.flatMap((event) =>
+      const events = page.flatMap((event) =>
         event.parts.flatMap((part) => {
           const item = itemOf(part)?.key;
           return item === undefined || (wanted.item !== undefined && item !== wanted.item)
@@ -81,7 +87,7 @@ export async function* walkStatement(
             : [{ item, event, part }];
         }),
       );
-      if (found.length > 0) yield found;
+      yield { events, reached: page.at(-1) ?? null };
     }
   }
 }
@@ -105,8 +111,8 @@ export async function* exportStatement(
   yield exportHead(stored);
   let events = 0;
   for await (const page of walkStatement(analytics, { document: stored.document, definitions })) {
-    events += page.length;
-    yield page.map(exportLine).join("");
+    events += page.events.length;
+    yield page.events.map(exportLine).join("");
   }
   yield exportEnd(events);
 }

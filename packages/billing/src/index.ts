@@ -14,6 +14,7 @@ export {
   exportLine,
   exportStatement,
   type ItemEvent,
+  type StatementPage,
   type StatementPart,
   walkStatement,
 } from "./export-statement.ts";

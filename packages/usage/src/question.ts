@@ -1,6 +1,7 @@
 /** What can be asked of the stored usage of one meter version. */
 import { ceilTo, floorTo, type Mode, type Quantity, WINDOW_MS } from "@tallyhouse/domain";
 import type { MeterDefinition } from "./meter-definitions.ts";
+import type { DimensionFilter } from "./rollup-query.ts";
 import type { UsageWindow, Zone } from "./zone.ts";
 
 /** One question: usage of a meter version within `[fromAt, toAt)`, by buckets and groups. */
@@ -11,6 +12,8 @@ export interface UsageQuestion {
   readonly definition: MeterDefinition;
   /** Names of declared dimensions. */
   readonly groupBy: readonly string[];
+  /** Only usage with these values of declared dimensions. */
+  readonly where?: DimensionFilter;
   /** Any instant for `total`, else multiples of 15 minutes. */
   readonly fromAt: number;
   readonly toAt: number;

@@ -33,18 +33,21 @@ export type UsageReading =
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
  */
 export async function readUsageGroups(analytics: AnalyticsStore, question: UsageQuestion): Promise<UsageReading> {
-  const { mode, customer, definition, groupBy, cutAt } = question;
+  const { mode, customer, definition, groupBy, where = {}, cutAt } = question;
   const { version } = definition;
   const { dimensions } = version.rule;
   const { wholeFromAt, wholeToAt, edges } = edgesOf(question);
   assert(edges.length === 0 || customer !== null, "edges are those of one customer");
-  const range = { mode, customer, version, fromAt: wholeFromAt, toAt: wholeToAt, cutAt };
+  const range = { mode, customer, where, version, fromAt: wholeFromAt, toAt: wholeToAt, cutAt };
   const isWhole = wholeFromAt < wholeToAt;
   const without = isWhole ? await correctedWindows(analytics, range) : [];
   if (without === null) return refused("events");
   if (needsExpired(question, { edges, without })) return refused("expired");
   const rows = new UsageRows(question);
-  const positions = groupBy.map((name) => Object.keys(dimensions).indexOf(name));
+  const names = Object.keys(dimensions);
+  const positions = groupBy.map((name) => names.indexOf(name));
+  const isWanted = (dims: readonly string[]): boolean =>
+    Object.entries(where).every(([name, values]) => values.includes(dims[names.indexOf(name)] ?? ""));
   const isComplete = await visitCountedUsage(
     analytics,
     {
@@ -52,13 +55,10 @@ export async function readUsageGroups(analytics: AnalyticsStore, question: Usage
       edges: customer === null ? null : { customer, spans: edges },
       windows: without,
     },
-    ({ occurredAt, dims, part }: CountedUsage) =>
-      rows
-        .at(
-          occurredAt,
-          positions.map((position) => dims[position] ?? ""),
-        )
-        .add(part),
+    ({ occurredAt, dims, part }: CountedUsage) => {
+      const group = positions.map((position) => dims[position] ?? "");
+      if (isWanted(dims)) rows.at(occurredAt, group).add(part);
+    },
   );
   if (!isComplete) return refused("events");
   if (isWhole) {

@@ -25,6 +25,7 @@ import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
 import { addCustomerRoutes } from "./customers/customers-routes.ts";
 import { addFindRoutes } from "./find-routes.ts";
+import { addInvoiceRoutes } from "./invoices/invoices-routes.ts";
 import { addCheckRoute } from "./meter-check-route.ts";
 import { createEndWatch } from "./meter-ends.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
@@ -103,6 +104,7 @@ export async function buildConsole(
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
   addCustomerRoutes(app, ports);
+  addInvoiceRoutes(app, { ...ports, stream, background: ports.background ?? ports.analytics });
   const audits = createAudits(
     { stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR },
     { ...ports, analytics: ports.background ?? ports.analytics },

@@ -67,7 +67,7 @@ test("every described route is registered", () => {
       ]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(25);
+  expect(Object.keys(document.paths)).toHaveLength(28);
 });
 
 test("a route that is not described ends the start", () => {

@@ -5,6 +5,7 @@ import type { FastifyInstance } from "fastify";
 import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
 import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
+import { INVOICE_PATHS } from "./invoices/invoices-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
@@ -272,6 +273,7 @@ const PATHS: Paths = {
     }),
   },
   ...CUSTOMER_PATHS,
+  ...INVOICE_PATHS,
   "/": {
     get: {
       operationId: "getPage",
