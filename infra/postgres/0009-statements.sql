@@ -1,4 +1,5 @@
--- Statements of closed periods and their adjustments; written by services/reporter only, read through packages/billing.
+-- Statements of closed periods and their adjustments; written by services/reporter, read through packages/billing. What an operator asks
+-- to be rated anew is written by the console.
 
 -- One row is one statement, for ever. seq 0 is the period's statement, seq n its n-th adjustment: the whole period counted and rated
 -- anew, with the difference to the row before it. id is a function of mode, customer, period and seq, so a crash repeats a row and
@@ -17,7 +18,7 @@ CREATE TABLE statement (
   cut_at timestamptz NOT NULL,
   total numeric NOT NULL, -- of the whole period as known at the cut, in major units of the currency
   body json NOT NULL,
-  digest text NOT NULL CHECK (digest = encode(sha256(convert_to(body::text, 'UTF8')), 'hex')),
+  digest text NOT NULL CONSTRAINT statement_has_its_digest CHECK (digest = encode(sha256(convert_to(body::text, 'UTF8')), 'hex')),
   sealed_at timestamptz NOT NULL,
   lined_at timestamptz, -- when its lines were acknowledged by the analytics store
   UNIQUE (mode, customer_id, period_start, seq)

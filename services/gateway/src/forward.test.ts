@@ -171,6 +171,11 @@ describe("forwarding", () => {
     "/admin/v1/events/a/../void",
     "/admin/v1/events/a/b/%2e%2e",
     "/admin/v1/events%2Fa/b/void",
+    "/admin/v1/customers/..%2f..%2fstatus",
+    "/admin/v1/customers/a%2f../plan",
+    "/admin/v1/customers/a/%2e%2e/plan",
+    "/admin/v1/customers/a/b%2fc",
+    "/admin/v1/customers%2Fa",
     "/v1/usage/%2E%2E%5C",
     "/v1/usage/\\..\\..\\",
     "/admin//x",
@@ -194,7 +199,7 @@ describe("forwarding", () => {
   });
 
   test.each(["a/b", "a%2f..%2f", "a..b", "%2F", "./b", "ü ☃💶", "a\\b;c?d#e", "☃".repeat(256), "💶".repeat(128)])(
-    "source and id %j reach the console as they were encoded",
+    "source, id and customer %j reach the console as they were encoded",
     async (name) => {
       const { url, seen } = await startConsole();
       const app = await startWith({ CONSOLE_URL: url });
@@ -203,6 +208,10 @@ describe("forwarding", () => {
       const paths = [`/v1/usage/events/${text}/${text}?customer=${text}`, `/admin/v1/events/${text}/${text}/void`];
       expect((await fetch(`http://127.0.0.1:${port}${paths[0]}`)).status).toBe(200);
       expect((await fetch(`http://127.0.0.1:${port}${paths[1]}`, { method: "POST", body: "{}" })).status).toBe(200);
+      for (const path of [`/admin/v1/customers/${text}`, `/admin/v1/customers/${text}/plan`]) {
+        expect((await fetch(`http://127.0.0.1:${port}${path}`, { method: "POST", body: "{}" })).status).toBe(200);
+        paths.push(path);
+      }
       expect(seen.map((asked) => asked.url)).toEqual(paths);
     },
   );

@@ -104,12 +104,15 @@ function guessOf(request: FastifyRequest, proxyHops: number): { address: string;
   return { address: clientAddressOf(request, proxyHops), token };
 }
 
-/** A usage event by source and id: segments of their own to the console's router, whatever is encoded in them. */
-const EVENT_PATH = /^\/(?:v1\/usage|admin\/v1)\/events\/[^/]+\/[^/]+(?:\/(?:void|replace))?$/;
+/** A usage event by source and id, or a customer: segments of their own to the console's router, whatever is encoded in them. */
+const OPAQUE_PATHS = [
+  /^\/(?:v1\/usage|admin\/v1)\/events\/[^/]+\/[^/]+(?:\/(?:void|replace))?$/,
+  /^\/admin\/v1\/customers\/[^/]+(?:\/[a-z-]+)*$/,
+];
 
 /**
  * Whether the console will see the very path that the router matched here. `..` and its encodings would be resolved on the way,
- * so that `/v1/usage/../..` opened the page to outsiders. An encoded slash leads nowhere but in source and id, which the console's
+ * so that `/v1/usage/../..` opened the page to outsiders. An encoded slash leads nowhere but in source, id and customer, which the console's
  * router decodes behind its choice of the route; `..` beside a slash, encoded or not, is refused there too, because reply-from
  * does so: such a source or id goes into query or body.
  */
@@ -117,7 +120,8 @@ function isPlainPath(url: string): boolean {
   const path = url.split("?", 1)[0] ?? "";
   const resolved = URL.parse(path, "http://console.invalid");
   if (resolved?.host !== "console.invalid" || resolved.pathname !== path || path.includes("//")) return false;
-  return EVENT_PATH.test(path) ? !/\/\.\.|\.\.\//.test(decodeURIComponent(path)) : !/%(?:2e|2f|5c)/i.test(path);
+  const isOpaque = OPAQUE_PATHS.some((pattern) => pattern.test(path));
+  return isOpaque ? !/\/\.\.|\.\.\//.test(decodeURIComponent(path)) : !/%(?:2e|2f|5c)/i.test(path);
 }
 
 /** Bound to one connection, or said about the caller by the caller: never passed on. */

@@ -22,7 +22,7 @@ export function tokenOf(env: Environment): string | null {
 /** Sends JSON to the gateway of `TALLYHOUSE_URL` (default: the local standalone) with `TALLYHOUSE_TOKEN` (default: operator-key). */
 export async function callApi<Answer>(
   env: Environment,
-  request: { method: "GET" | "POST"; path: string; body?: unknown },
+  request: { method: "GET" | "PATCH" | "POST"; path: string; body?: unknown },
 ): Promise<Answer> {
   const answer = await send(env, { ...request, signal: AbortSignal.timeout(TIMEOUT_MS) });
   const text = await answer.text();
@@ -66,7 +66,7 @@ export async function* streamApi<Line>(
 /** @throws {ApiError} without a token, or when nobody answers. */
 async function send(
   env: Environment,
-  request: { method: "GET" | "POST"; path: string; body?: unknown; signal: AbortSignal },
+  request: { method: "GET" | "PATCH" | "POST"; path: string; body?: unknown; signal: AbortSignal },
 ): Promise<Response> {
   const base = env["TALLYHOUSE_URL"] ?? `http://127.0.0.1:${env["TALLYHOUSE_PORT"] ?? "8080"}`;
   const folder = env["TALLYHOUSE_DATA"] ?? ".tallyhouse";

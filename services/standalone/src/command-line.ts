@@ -5,6 +5,7 @@ import { pause } from "@tallyhouse/runtime";
 import { audit } from "./audit-command.ts";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
 import { ApiError, callApi } from "./client.ts";
+import { CUSTOMERS_USAGE, runCustomers } from "./customers-command.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
@@ -29,6 +30,7 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters end KEY           end a meter without a successor
       [--until T]                     default: as early as possible
 ${EVENTS_USAGE}
+${CUSTOMERS_USAGE}
   tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
   tallyhouse audit                    recount what is stored, in SQL alone; prints the rows that differ and exits 1,
       [--check A4] [--json]           or 2 when it could not run
@@ -82,6 +84,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       });
     case "events":
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
+    case "customers":
+      return runCustomers(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "stream":
       return closeStream(rest);
     case "audit":

@@ -7,11 +7,11 @@ import {
   type StatementDocument,
   type StatementFacts,
 } from "@tallyhouse/billing";
-import { type AnalyticsStore, ceilTo, type ControlStore, type Mode, type StreamIdentity } from "@tallyhouse/domain";
+import { type AnalyticsStore, ceilTo, type ControlStore, type Mode } from "@tallyhouse/domain";
 import type { BillingPeriod } from "@tallyhouse/plans";
 import type { RatedPlan } from "@tallyhouse/pricing";
 import type { Clock, Logger } from "@tallyhouse/runtime";
-import { readDefinitions, readVersionVector, readWatermark } from "@tallyhouse/usage";
+import { readDefinitions, readVersionVector, readWatermark, type SealedStream } from "@tallyhouse/usage";
 import type { StatementMetrics } from "./statement-metrics.ts";
 
 /** What the statements need. */
@@ -25,7 +25,7 @@ export interface StatementPorts {
 
 /** Constants of one process. */
 export interface StatementSettings {
-  readonly stream: Pick<StreamIdentity, "streamId" | "partitionCount" | "bookingWindowSeconds" | "predecessors">;
+  readonly stream: SealedStream;
   readonly latenessSeconds: number;
   readonly rerateIntervalSeconds: number;
 }

@@ -113,12 +113,13 @@ class StatementsService implements Statements {
       if (!isPassDue && !(await hasWaitingRerates(this.#ports.control, mode))) continue;
       const round = await SealingRound.open(mode, { ports: this.#ports, settings: this.#settings });
       if (round === null) continue;
+      // The look first: whatever is sealed behind it was cut before its end, and is marked by that. The other way round the first
+      // look, which looks at nothing, would pass over what was booked since the cut of a statement made a moment before.
+      const lookedToAt = await lookForLateUsage(round);
       if (isPassDue) {
-        const count = await this.#seal(round, progress, { bookingAt, signal });
-        sealed += count;
+        sealed += await this.#seal(round, progress, { bookingAt, signal });
         hasMore ||= progress.pass !== null;
       }
-      const lookedToAt = await lookForLateUsage(round);
       adjusted += await rerateWaiting(round, lookedToAt, signal);
     }
     if (sealed + adjusted > 0) lined += await writeRatedLines(this.#ports, signal);
