@@ -10,6 +10,7 @@ import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
 import { EVENTS_USAGE, runEvents } from "./events-command.ts";
+import { EXPLAIN_USAGE, runExplain } from "./explain-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
@@ -30,6 +31,7 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters end KEY           end a meter without a successor
       [--until T]                     default: as early as possible
 ${EVENTS_USAGE}
+${EXPLAIN_USAGE}
 ${CUSTOMERS_USAGE}
   tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
   tallyhouse audit                    recount what is stored, in SQL alone; prints the rows that differ and exits 1,
@@ -86,6 +88,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "customers":
       return runCustomers(rest, { env: process.env, write: (text) => process.stdout.write(text) });
+    case "explain":
+      return runExplain(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "stream":
       return closeStream(rest);
     case "audit":

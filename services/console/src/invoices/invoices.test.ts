@@ -99,7 +99,13 @@ function appendMonth(): void {
 
 async function seal(cutAt: number, previous: StatementDocument | null): Promise<StatementDocument> {
   const definitions = await readDefinitions(world.analytics, STREAM, { mode: "live" });
-  const question = { mode: "live", customer: "acme", period: { startAt: START, endAt: END }, cutAt, plan: PLAN } as const;
+  const question = {
+    mode: "live",
+    customer: "acme",
+    period: { startAt: START, endAt: END },
+    cutAt,
+    plan: PLAN,
+  } as const;
   const count = await countPeriod(world.analytics, { watermarkAt: LATER_CUT, definitions }, question);
   if (count.kind !== "counted") throw new Error(JSON.stringify(count));
   const facts: StatementFacts = {
@@ -152,7 +158,9 @@ async function pages(id: string, query: string): Promise<{ rows: Page["data"]; q
 }
 
 function sumOf(rows: Page["data"], name: "quantity" | "value"): string {
-  return formatQuantity(quantityFromScaled(rows.reduce((sum, row) => sum + (parseQuantity(row[name] ?? "") ?? 0n), 0n)));
+  return formatQuantity(
+    quantityFromScaled(rows.reduce((sum, row) => sum + (parseQuantity(row[name] ?? "") ?? 0n), 0n)),
+  );
 }
 
 describe("GET /v1/invoices", () => {
@@ -171,7 +179,9 @@ describe("GET /v1/invoices", () => {
         },
       ],
     });
-    expect((await world.get("/v1/invoices?customer=acme&before=2026-11-01T09:07:30Z")).body).toMatchObject({ data: [] });
+    expect((await world.get("/v1/invoices?customer=acme&before=2026-11-01T09:07:30Z")).body).toMatchObject({
+      data: [],
+    });
     expect((await world.get("/v1/invoices?customer=other")).body).toMatchObject({ data: [] });
     expect((await world.get("/v1/invoices?customer=acme", "test")).body).toMatchObject({ data: [] });
   });
