@@ -20,6 +20,7 @@ export {
   type PlanDifference,
   ratedPlanOf,
 } from "./plan-version.ts";
+export { bundleMeterIssues, type KnownMeter, type MeterResolution, resolveMeters } from "./meter-rules.ts";
 export { parsePlansFile, type PlansFileReading } from "./plans-file.ts";
 export {
   addMonths,

@@ -1,13 +1,12 @@
 /** What the fields of one item mean to each other. Pure. */
-import { type FieldIssue, type FieldPath, unreachable } from "@tallyhouse/domain";
-import type { Price, Tier } from "@tallyhouse/pricing";
+import type { FieldIssue } from "@tallyhouse/domain";
 import type { ItemParts } from "./plan-parts.ts";
 
 /** Every broken rule, each with the path below the item. */
 export function itemIssues(item: ItemParts): FieldIssue[] {
   const issues: FieldIssue[] = [];
   const add = (field: string, rule: string): void => void issues.push({ path: [field], rule });
-  const { policy, included, cap, price, to, throttle } = item;
+  const { policy, included, cap, price, model, to, throttle, tierEnds } = item;
   if (typeof cap === "string" && typeof included === "string" && BigInt(cap) < BigInt(included))
     add("cap", `is ${cap}, less than the included ${included}`);
   if (policy === "overage" && price === undefined) add("price", "is required for the policy overage");
@@ -22,39 +21,26 @@ export function itemIssues(item: ItemParts): FieldIssue[] {
   if (policy === "throttle" && throttle === undefined) add("throttle", "is required for the policy throttle");
   if (policy && policy !== "throttle" && throttle !== undefined) add("throttle", "is only for the policy throttle");
   const isIncluding = typeof included === "string" && included !== "0";
-  if (isIncluding && (price?.model === "volume" || price?.model === "package"))
-    add("included", `is not for a ${price.model} price: once exceeded, the included units would be charged too`);
-  if (price) for (const issue of priceIssues(price)) issues.push({ ...issue, path: ["price", ...issue.path] });
-  return issues;
-}
-
-function priceIssues(price: Price): FieldIssue[] {
-  switch (price.model) {
-    case "per_unit":
-    case "package":
-      return [];
-    case "graduated":
-    case "volume":
-      return tierIssues(price.tiers);
-    default:
-      return unreachable(price);
-  }
+  if (isIncluding && (model === "volume" || model === "package"))
+    add("included", `is not for a ${model} price: once exceeded, the included units would be charged too`);
+  return [...issues, ...tierIssues(tierEnds)];
 }
 
 /** Tiers rise, and the last one, and it alone, is up to inf. */
-function tierIssues(tiers: readonly Tier[]): FieldIssue[] {
+function tierIssues(ends: readonly (string | null)[]): FieldIssue[] {
   const issues: FieldIssue[] = [];
-  const add = (path: FieldPath, rule: string): void => void issues.push({ path: ["tiers", ...path], rule });
   let before = 0n;
-  for (const [index, { upTo }] of tiers.entries()) {
-    const isLast = index === tiers.length - 1;
-    if (upTo === "inf") {
-      if (!isLast) add([index, "upTo"], "is inf before the last tier");
+  for (const [index, end] of ends.entries()) {
+    const add = (rule: string): void => void issues.push({ path: ["price", "tiers", index, "upTo"], rule });
+    const isLast = index === ends.length - 1;
+    if (end === null) continue;
+    if (end === "inf") {
+      if (!isLast) add("is inf before the last tier");
       continue;
     }
-    if (BigInt(upTo) <= before) add([index, "upTo"], `is ${upTo}, not above the ${before} before it: tiers rise`);
-    before = BigInt(upTo);
-    if (isLast) add([index, "upTo"], "the last tier is up to inf");
+    if (BigInt(end) <= before) add(`is ${end}, not above the ${before} before it: tiers rise`);
+    before = BigInt(end);
+    if (isLast) add("the last tier is up to inf");
   }
   return issues;
 }

@@ -2,7 +2,7 @@
 import { isJsonObject, type JsonObject } from "@tallyhouse/domain";
 import type { z } from "zod";
 import { DEFAULT_ALLOW } from "./plan-defaults.ts";
-import { DeclaredPlanSchema, EndpointSchema, ITEM_FIELDS, LIMITS_FIELDS } from "./plan-schema.ts";
+import { DeclaredPlanSchema, EndpointSchema, ITEM_FIELDS, LIMITS_FIELDS, TIER_END } from "./plan-schema.ts";
 
 /** Each field: undefined is absent, null is there and wrong (its own problem is told by the schema). */
 type Parts<Fields extends Readonly<Record<string, z.ZodType>>> = {
@@ -10,7 +10,12 @@ type Parts<Fields extends Readonly<Record<string, z.ZodType>>> = {
 };
 
 /** An item, field by field. */
-export type ItemParts = Parts<typeof ITEM_FIELDS>;
+export interface ItemParts extends Parts<typeof ITEM_FIELDS> {
+  /** Of the price, whatever else of it is wrong. */
+  readonly model: unknown;
+  /** Where each tier ends; null: that cannot be read. */
+  readonly tierEnds: readonly (string | null)[];
+}
 /** Limits, field by field. */
 export type LimitsParts = Parts<typeof LIMITS_FIELDS>;
 /** An endpoint, whole. */
@@ -59,7 +64,19 @@ export function planPartsOf(key: string, raw: unknown, defaults: unknown): PlanP
 
 function itemPartsOf(items: unknown): Map<string, ItemParts> {
   const entries = isJsonObject(items) ? Object.entries(items) : [];
-  return new Map(entries.map(([key, item]) => [key, partsOf(ITEM_FIELDS, isJsonObject(item) ? item : {})]));
+  return new Map(
+    entries.map(([key, value]) => {
+      const item = isJsonObject(value) ? value : {};
+      const price = isJsonObject(item["price"]) ? item["price"] : {};
+      const tiers: readonly unknown[] = Array.isArray(price["tiers"]) ? price["tiers"] : [];
+      return [key, { ...partsOf(ITEM_FIELDS, item), model: price["model"], tierEnds: tiers.map(tierEndOf) }];
+    }),
+  );
+}
+
+function tierEndOf(tier: unknown): string | null {
+  const parsed = TIER_END.safeParse(isJsonObject(tier) ? tier["upTo"] : undefined);
+  return parsed.success ? parsed.data : null;
 }
 
 /** Those that can be read, in their order. */

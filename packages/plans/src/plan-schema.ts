@@ -37,14 +37,15 @@ const money = z
 export function tooManyDecimals(amount: string, currencyCode: string): string | null {
   const digits = minorDigitsOf(currencyCode);
   const decimals = (amount.split(".")[1] ?? "").length;
-  return digits === null || decimals <= digits ? null : `has ${decimals} decimals; ${currencyCode} has ${digits}`;
+  return digits === null || decimals <= digits ? null : `has more decimals than ${currencyCode}, which has ${digits}`;
 }
 
 /** Units of a period. Whole: counters and Stripe's tier bounds are. */
 const units = z
   .string({ error: 'must be a whole number in quotes, such as "100000"' })
   .regex(/^(?:0|[1-9]\d*)$/, 'must be a whole number such as "100000": fractions need a smaller unit')
-  .refine((text) => !/^\d{1,40}$/.test(text) || BigInt(text) < TOTAL_LIMIT, "must be below 2^53");
+  // A long row of digits is not turned into a number first.
+  .refine((text) => !/^\d+$/.test(text) || (text.length <= 16 && BigInt(text) < TOTAL_LIMIT), "must be below 2^53");
 const unitsAboveZero = units.refine((text) => text !== "0", "must be at least 1");
 
 const percent = z
@@ -59,7 +60,10 @@ const dayLimit = z.strictObject({ limit: atLeastOne });
 /** Fields of `limits`. */
 export const LIMITS_FIELDS = {
   minute: z
-    .strictObject({ ...bucketFields, kind: z.enum(["bucket", "strict"]).optional() })
+    .strictObject({
+      ...bucketFields,
+      kind: z.enum(["bucket", "strict"], { error: "must be bucket or strict" }).optional(),
+    })
     .refine(({ kind, burst }) => kind !== "strict" || burst === undefined, {
       path: ["burst"],
       message: "is not for a strict limit, which lets no burst pass",
@@ -67,8 +71,13 @@ export const LIMITS_FIELDS = {
     .optional(),
   day: dayLimit.optional(),
   perKey: z.strictObject({ minute: z.strictObject(bucketFields).optional(), day: dayLimit.optional() }).optional(),
-  countersDown: z.enum(["local", "deny"]).optional(),
+  countersDown: z.enum(["local", "deny"], { error: "must be local or deny" }).optional(),
 };
+
+/** Where a tier ends. */
+export const TIER_END = z.union([z.literal("inf"), unitsAboveZero], {
+  error: 'must be a whole number in quotes, such as "100000", or inf',
+});
 
 const PRICE = z.discriminatedUnion(
   "model",
@@ -78,16 +87,14 @@ const PRICE = z.discriminatedUnion(
       model: z.literal("package"),
       size: unitsAboveZero,
       price: money,
-      round: z.enum(["up", "down"]).default("up"),
+      round: z.enum(["up", "down"], { error: "must be up or down" }).default("up"),
     }),
     z.strictObject({
       model: z.enum(["graduated", "volume"]),
       tiers: z
         .array(
           z.strictObject({
-            upTo: z.union([z.literal("inf"), unitsAboveZero], {
-              error: "must be a whole number in quotes, at least 1 and below 2^53, or inf",
-            }),
+            upTo: TIER_END,
             unit: money.default("0"),
             flat: money.default("0"),
           }),
@@ -177,7 +184,9 @@ export const DeclaredPlanSchema = z.strictObject({
     .default({}),
   support: z.strictObject({ level: words, responseHours: atLeastOne.optional() }).optional(),
   sla: z.strictObject({ uptimePercent: percent, creditPercent: percent }).optional(),
-  dunning: z.strictObject({ suspend: z.enum(["never", "after_grace"]) }).optional(),
+  dunning: z
+    .strictObject({ suspend: z.enum(["never", "after_grace"], { error: "must be never or after_grace" }) })
+    .optional(),
 });
 /** See {@link DeclaredPlanSchema}. */
 export type DeclaredPlan = z.output<typeof DeclaredPlanSchema>;

@@ -40,8 +40,9 @@ function differences(before: unknown, after: unknown, field: string): PlanDiffer
     const inside = [...names].flatMap((name) =>
       differences(old.get(name) ?? null, now.get(name) ?? null, nameIn(field, name, Array.isArray(after))),
     );
-    if (inside.length > 0 || !isMoved([...old.keys()], [...now.keys()])) return inside;
-    return [{ field: `${field} (order)`, before: [...old.keys()], after: [...now.keys()] }];
+    // Of items alone: the order of other fields means nothing, as they come from one schema.
+    if (field !== "items" || !isMoved([...old.keys()], [...now.keys()])) return inside;
+    return [...inside, { field: "items (order)", before: [...old.keys()], after: [...now.keys()] }];
   }
   return canonicalJson(before) === canonicalJson(after) ? [] : [{ field, before, after }];
 }
@@ -60,9 +61,11 @@ function nameIn(field: string, name: string, isList: boolean): string {
   return field === "" ? name : `${field}.${name}`;
 }
 
-/** Whether the same items stand in another order; the order of other fields means nothing, and comes from one schema. */
+/** Whether those that stand in both stand in another order. */
 function isMoved(before: readonly string[], after: readonly string[]): boolean {
-  return before.length === after.length && before.some((name, index) => name !== after[index]);
+  const kept = before.filter((name) => after.includes(name));
+  const still = after.filter((name) => before.includes(name));
+  return kept.some((name, index) => name !== still[index]);
 }
 
 /** A difference for people: `+` new, `-` gone, `~` changed. */

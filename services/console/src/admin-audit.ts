@@ -1,9 +1,9 @@
 /** The log of what operators changed: who, when, what before and after, why. */
 import { formatInstant, type Mode, type SqlRunner } from "@tallyhouse/domain";
 
-/** What was changed: a customer with its assignments and contracts, or a plan. */
+/** What was changed: a customer with its assignments and contracts, or what is sold. */
 export interface AuditSubject {
-  readonly kind: "customer" | "plan";
+  readonly kind: "customer" | "plan" | "endpoints" | "bundle";
   readonly id: string;
 }
 

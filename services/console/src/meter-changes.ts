@@ -12,6 +12,7 @@ import {
   type SqlRunner,
   WINDOW_MS,
 } from "@tallyhouse/domain";
+import { type MeterInUse, readMetersInUse } from "./plans/meters-in-use.ts";
 import type { Problem } from "./problem.ts";
 
 /**
@@ -26,6 +27,13 @@ export interface MeterEnd {
   readonly until: string;
 }
 
+/** A version that goes on counting beside its successor, because plans freeze the versions of their meters. */
+export interface MeterKept {
+  readonly version: number;
+  /** Plan versions that name it, such as `pro@3`. */
+  readonly plans: readonly string[];
+}
+
 /** One meter of the file against the newest version that was ever applied. */
 export interface MeterChange {
   readonly key: string;
@@ -36,8 +44,10 @@ export interface MeterChange {
   readonly fields: readonly string[];
   /** From when that version counts: what the file says, else what is chosen now. */
   readonly from: string;
-  /** Versions that it replaces, and until when they count. */
+  /** Versions that it replaces, and until when they count: also those that an earlier apply kept and that no plan names any more. */
   readonly ends: readonly MeterEnd[];
+  /** Versions that it would replace, and that stay: an item of a plan must not stop counting in the middle of a period. */
+  readonly kept: readonly MeterKept[];
 }
 
 /** When things are decided, and how far ahead usage may occur (MAX_AHEAD_SECONDS of the aggregator). */
@@ -96,14 +106,22 @@ async function planMeters(
   input: ChangeTime & { readonly rules: readonly DeclaredMeter[] },
 ): Promise<PlannedChange[]> {
   const versions = Map.groupBy(await readVersionRows(store, mode), ({ key }) => key);
-  return input.rules.map((declared) => planOf(declared, versions.get(declared.key) ?? [], input));
+  const used = Map.groupBy(await readMetersInUse(store, mode, input.now), ({ meter }) => meter);
+  return input.rules.map((declared) => {
+    const { key } = declared;
+    return planOf(declared, { versions: versions.get(key) ?? [], used: used.get(key) ?? [], time: input });
+  });
 }
 
 /** `versions` of the rule's key, newest first. */
-function planOf(declared: DeclaredMeter, versions: readonly VersionRow[], time: ChangeTime): PlannedChange {
+function planOf(
+  declared: DeclaredMeter,
+  known: { readonly versions: readonly VersionRow[]; readonly used: readonly MeterInUse[]; readonly time: ChangeTime },
+): PlannedChange {
+  const { versions, used, time } = known;
   const { key } = declared;
   const planned = (change: MeterChangeKind, version: number, rule: MeterRule): PlannedChange => {
-    return { key, change, version, fields: [], from: rule.from, ends: [], rule };
+    return { key, change, version, fields: [], from: rule.from, ends: [], kept: [], rule };
   };
   const [newest] = versions;
   if (newest === undefined) return planned("new", 1, withFrom(declared, formatInstant(time.now)));
@@ -114,26 +132,41 @@ function planOf(declared: DeclaredMeter, versions: readonly VersionRow[], time: 
   const fields = changedFields(rule, newest);
   if (equal === newest) {
     if (newest.ends_at !== null) return planned("ended", newest.version, rule);
-    return { ...planned(fields.length === 0 ? "none" : "unit-only", newest.version, rule), fields };
+    const kept = versions.filter((version) => version !== newest && version.ends_at === null);
+    return {
+      ...planned(fields.length === 0 ? "none" : "unit-only", newest.version, rule),
+      fields,
+      ...endsOf(kept, { untilAt: earliestEnd(time), used }),
+    };
   }
   if (equal !== undefined) return { ...planned("old-version", equal.version, rule), fields };
   const endAt = earliestEnd(time);
   const made = withFrom(declared, formatInstant(endAt));
   // The one instant for both, so that none counts under both; a `from` before it is a correction of the past, and overlaps.
   const untilAt = Math.max(endAt, parseInstant(made.from) ?? 0);
-  const ends = endsOf(versions, untilAt);
-  return { ...planned("new-version", newest.version + 1, made), fields, ends };
+  return { ...planned("new-version", newest.version + 1, made), fields, ...endsOf(versions, { untilAt, used }) };
 }
 
 function withFrom(declared: DeclaredMeter, from: string): MeterRule {
   return { ...declared, from: declared.from ?? from };
 }
 
-/** The versions that would count at or after the instant. */
-function endsOf(versions: readonly VersionRow[], untilAt: number): MeterEnd[] {
-  return versions
-    .filter(({ ends_at: endsAt }) => endsAt === null || endsAt.getTime() > untilAt)
-    .map(({ version }) => ({ version, until: formatInstant(untilAt) }));
+/** Of the versions that would count at or after the instant, those that end there, and those that plans keep. */
+function endsOf(
+  versions: readonly VersionRow[],
+  { untilAt, used }: { readonly untilAt: number; readonly used: readonly MeterInUse[] },
+): Pick<MeterChange, "ends" | "kept"> {
+  const counting = versions.filter(({ ends_at: endsAt }) => endsAt === null || endsAt.getTime() > untilAt);
+  const until = formatInstant(untilAt);
+  const plansOf = (version: number): readonly string[] | undefined =>
+    used.find((each) => each.version === version)?.plans;
+  return {
+    ends: counting.flatMap(({ version }) => (plansOf(version) === undefined ? [{ version, until }] : [])),
+    kept: counting.flatMap(({ version, ends_at: endsAt }) => {
+      const plans = plansOf(version);
+      return plans === undefined || endsAt !== null ? [] : [{ version, plans }];
+    }),
+  };
 }
 
 function changedFields(rule: MeterRule, known: VersionRow): readonly string[] {
@@ -198,9 +231,10 @@ export function applyMeters(
           version,
         ]);
       }
-      if (change !== "new" && change !== "new-version") continue;
-      await insertVersion(tx, { mode, version, rule, now });
-      await enqueue(tx, { fact: { kind: "meter.activate", mode, meter: key, version, rule }, stream, now });
+      if (change === "new" || change === "new-version") {
+        await insertVersion(tx, { mode, version, rule, now });
+        await enqueue(tx, { fact: { kind: "meter.activate", mode, meter: key, version, rule }, stream, now });
+      }
       for (const end of ends) await storeEnd(tx, { mode, key, end, stream, now });
     }
     return changes.map(({ rule: _rule, ...change }) => change);
@@ -286,7 +320,7 @@ export function endMeter(
     if (newest === undefined) return { kind: "unknown" };
     const earliestAt = earliestEnd(input);
     const untilAt = input.until === undefined ? earliestAt : (parseInstant(input.until) ?? 0);
-    const ends = endsOf(versions, untilAt);
+    const { ends } = endsOf(versions, { untilAt, used: [] });
     const known = (): MeterEnd[] => [
       { version: newest.version, until: formatInstant(newest.ends_at?.getTime() ?? untilAt) },
     ];

@@ -17,7 +17,11 @@ beforeAll(async () => {
   world = await openTestConsole(NOON);
 });
 afterEach(async () => {
-  await world.control.execute("DELETE FROM meter_version; DELETE FROM control_outbox;");
+  await world.control.execute(`DELETE FROM meter_version; DELETE FROM control_outbox;
+    ALTER TABLE catalogue_version DISABLE TRIGGER USER; DELETE FROM catalogue_version;
+    ALTER TABLE catalogue_version ENABLE TRIGGER USER;
+    ALTER TABLE customer_contract DISABLE TRIGGER USER; DELETE FROM customer_contract;
+    ALTER TABLE customer_contract ENABLE TRIGGER USER; DELETE FROM customer`);
   for (const table of ["control_records", "progress"]) await world.analytics.execute(`TRUNCATE TABLE ${table}`);
   world.log.records.length = 0;
   world.clock.at = NOON;
@@ -204,6 +208,84 @@ describe("an end without a successor", () => {
     ]);
     expect((await apply({ value: "/n" })).body["changes"]).toMatchObject([
       { change: "new-version", version: 2, from: EARLIEST, ends: [] },
+    ]);
+  });
+});
+
+describe("a version that plans name", () => {
+  const plan = (interval: string): Promise<{ status: number; body: Record<string, unknown> }> =>
+    world.post("/admin/v1/plans/apply", {
+      reason: "r",
+      actor: "kim",
+      file: `schema: tallyhouse.plans/1
+plans:
+  pro:
+    currency: usd
+    interval: ${interval}
+    price: "1"
+    items: {in: {meter: tokens, policy: overage, price: {model: per_unit, unit: "1"}}}
+`,
+    });
+  const DAY_MS = 86_400_000;
+
+  test.each([
+    ["month", 31],
+    ["year", 366],
+  ])("goes on counting until no period of a %s can be rated by it", async (interval, days) => {
+    await apply({ from: "2020-01-01T00:00:00Z" });
+    expect((await plan(interval)).body["changes"]).toMatchObject([{ change: "new", version: 1 }]);
+    const kept = [{ version: 1, plans: ["pro@1"] }];
+    const wanted = [{ change: "new-version", version: 2, ends: [], kept }];
+    expect((await diff({ value: "/n" })).body["changes"]).toMatchObject(wanted);
+    expect((await apply({ value: "/n" })).body["changes"]).toMatchObject(wanted);
+    expect(await listed()).toMatchObject([{ end: null }, { end: null }]);
+    // The plan goes on with what counts now; it moves to the new version once that counts.
+    expect((await plan(interval)).body["changes"]).toMatchObject([{ change: "none", version: 1 }]);
+    world.clock.at = Date.parse(EARLIEST);
+    expect((await plan(interval)).body["changes"]).toMatchObject([
+      { change: "new-version", version: 2, text: ["~ meterVersions.tokens: 1 → 2"] },
+    ]);
+    expect((await apply({ value: "/n" })).body["changes"]).toMatchObject([{ change: "none", ends: [], kept }]);
+    world.clock.at = Date.parse(EARLIEST) + days * DAY_MS - 1;
+    expect((await apply({ value: "/n" })).body["changes"]).toMatchObject([{ change: "none", ends: [], kept }]);
+    expect(endsOf(await sent())).toEqual([]);
+    world.clock.at += 1;
+    const [last] = (await apply({ value: "/n" })).body["changes"] as { ends: { until: string }[] }[];
+    expect(last).toMatchObject({ change: "none", ends: [{ version: 1 }], kept: [] });
+    expect(endsOf(await sent())).toEqual([`1@${last?.ends[0]?.until}`]);
+    expect((await apply({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [], kept: [] }]);
+  });
+
+  test("goes on counting for a contract, too", async () => {
+    await apply({ from: "2020-01-01T00:00:00Z" });
+    await world.control.execute(`INSERT INTO customer (mode, customer_id, name, zone, created_at, created_by)
+      VALUES ('live', 'acme', 'Acme', 'UTC', '2026-11-20T12:00:00Z', 'kim')`);
+    const contract = (version: number, createdAt: number, meters: object): Promise<unknown> =>
+      world.control.query(
+        `INSERT INTO customer_contract (mode, customer_id, version, plan_key, overrides, meter_versions, effective_at, created_at,
+           created_by, reason) VALUES ('live', 'acme', $1, 'big', '{}', $2::text::json, $3, $3, 'kim', 'r')`,
+        [version, JSON.stringify(meters), new Date(createdAt)],
+      );
+    await contract(1, NOON, { tokens: 1 });
+    const kept = [{ version: 1, plans: ["big+1 of acme"] }];
+    expect((await apply({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [], kept }]);
+    await contract(2, NOON + DAY_MS, { tokens: 2 });
+    world.clock.at = NOON + 367 * DAY_MS - 1;
+    expect((await diff({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [], kept }]);
+    world.clock.at += 1;
+    expect((await diff({ value: "/n" })).body["changes"]).toMatchObject([{ ends: [{ version: 1 }], kept: [] }]);
+  });
+
+  test("an ended one, and one that replaces another only later, is not for a new plan", async () => {
+    await apply({ from: "2020-01-01T00:00:00Z" });
+    await apply({ value: "/n" });
+    const rule = `version 2 of "tokens" counts from ${EARLIEST} on, and what is used until then would be left out; apply the plan then`;
+    expect(await plan("month")).toMatchObject({ status: 400, body: { problems: [{ line: 7, rule }] } });
+    world.clock.at = Date.parse(EARLIEST);
+    expect((await plan("month")).body["changes"]).toMatchObject([{ change: "new", version: 1 }]);
+    await end();
+    expect((await plan("month")).body["problems"]).toMatchObject([
+      { field: "plans.pro.items.in.meter", rule: 'the meter "tokens" was ended: nothing would be counted' },
     ]);
   });
 });

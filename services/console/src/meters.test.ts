@@ -69,8 +69,8 @@ describe("meters diff and apply", () => {
     expect(diff.body).toEqual({
       mode: "live",
       changes: [
-        { key: "tokens", change: "new", version: 1, fields: [], from: "2000-01-01T00:00:00Z", ends: [] },
-        { key: "calls", change: "new", version: 1, fields: [], from: "2000-01-01T00:00:00Z", ends: [] },
+        { key: "tokens", change: "new", version: 1, fields: [], from: "2000-01-01T00:00:00Z", ends: [], kept: [] },
+        { key: "calls", change: "new", version: 1, fields: [], from: "2000-01-01T00:00:00Z", ends: [], kept: [] },
       ],
     });
     const applied = await world.post(APPLY, file(TOKENS + CALLS));

@@ -24,6 +24,7 @@ interface Document {
 /** Where a good question about nothing is no unknown meter. */
 const ANSWERS_OF_NOTHING: Record<string, readonly [number, string | undefined]> = {
   "/admin/v1/corrections": [200, undefined],
+  "/admin/v1/plans/{key}": [404, "PLAN_UNKNOWN"],
   "/admin/v1/customers": [200, undefined],
   "/admin/v1/customers/unbilled": [200, undefined],
   "/admin/v1/customers/{id}": [404, "CUSTOMER_UNKNOWN"],
@@ -67,7 +68,7 @@ test("every described route is registered", () => {
       ]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(28);
+  expect(Object.keys(document.paths)).toHaveLength(32);
 });
 
 test("a route that is not described ends the start", () => {

@@ -8,6 +8,7 @@ import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { INVOICE_PATHS } from "./invoices/invoices-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
+import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
@@ -274,6 +275,7 @@ const PATHS: Paths = {
   },
   ...CUSTOMER_PATHS,
   ...INVOICE_PATHS,
+  ...PLAN_PATHS,
   "/": {
     get: {
       operationId: "getPage",

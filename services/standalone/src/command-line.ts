@@ -12,6 +12,7 @@ import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
 import { EVENTS_USAGE, runEvents } from "./events-command.ts";
 import { EXPLAIN_USAGE, runExplain } from "./explain-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
+import { PLANS_USAGE, runPlans } from "./plans-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
 const USAGE = `tallyhouse: usage in, exact bills out
@@ -30,6 +31,7 @@ const USAGE = `tallyhouse: usage in, exact bills out
   tallyhouse meters apply FILE        make new meter versions active; a changed one ends its predecessor
   tallyhouse meters end KEY           end a meter without a successor
       [--until T]                     default: as early as possible
+${PLANS_USAGE}
 ${EVENTS_USAGE}
 ${EXPLAIN_USAGE}
 ${CUSTOMERS_USAGE}
@@ -37,7 +39,7 @@ ${CUSTOMERS_USAGE}
   tallyhouse audit                    recount what is stored, in SQL alone; prints the rows that differ and exits 1,
       [--check A4] [--json]           or 2 when it could not run
 
-These, but for check without --against, talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
+These, but for check (of meters without --against), talk to TALLYHOUSE_URL (default http://127.0.0.1:8080) with TALLYHOUSE_TOKEN (default: the token in
 TALLYHOUSE_DATA/operator-key, .tallyhouse by default).
 `;
 
@@ -83,6 +85,11 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return runMeters(rest, process.env, {
         out: (text) => process.stdout.write(text),
         err: (text) => process.stderr.write(text),
+      });
+    case "plans":
+      return runPlans(rest, {
+        env: process.env,
+        output: { out: (text) => process.stdout.write(text), err: (text) => process.stderr.write(text) },
       });
     case "events":
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });

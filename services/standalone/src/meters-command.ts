@@ -27,6 +27,7 @@ interface MeterChange {
   readonly fields: readonly string[];
   readonly from: string;
   readonly ends: readonly MeterEnd[];
+  readonly kept: readonly { readonly version: number; readonly plans: readonly string[] }[];
 }
 
 /** Runs one of the verbs; the exit code. */
@@ -87,11 +88,13 @@ async function change(
     path: `/admin/v1/meters/${verb}${verb === "apply" ? "?wait=10s" : ""}`,
     body: { file: file.text },
   });
-  for (const { key, change: kind, version, fields, from, ends } of changes) {
+  for (const { key, change: kind, version, fields, from, ends, kept } of changes) {
     const isNew = kind === "new" || kind === "new-version";
     const details = [...(fields.length > 0 ? [`(${fields.join(", ")})`] : []), ...(isNew ? [`from ${from}`] : [])];
     output.out(`${[kind.padEnd(12), key, `v${version}`, ...details].join(" ")}\n`);
     for (const each of ends) output.out(`${"end".padEnd(12)} ${key} v${each.version} until ${each.until}\n`);
+    for (const each of kept)
+      output.out(`${"kept".padEnd(12)} ${key} v${each.version} used by ${each.plans.join(", ")}\n`);
   }
   return 0;
 }
@@ -176,7 +179,8 @@ function writeFigures(line: Extract<CheckLine, { kind: "customer" | "meter" }>, 
     output.err(`${key}: unreadable value of ${customer}, source ${source}, id ${id}, at ${occurredAt}\n`);
 }
 
-function readText(path: string): string {
+/** The text of a file that the command line names. */
+export function readText(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
