@@ -197,7 +197,13 @@ async function readChunk(analytics: AnalyticsStore, context: TotalsContext, fami
   const spans = uses.map(({ span }) => span);
   const limits = { rowsMax: ROWS_MAX, eventsMax: EVENTS_MAX };
   const reading = await readTotalsOfMany(analytics, {
-    ...{ mode, cutAt, watermarkAt, definition, spans, groupBy, where },
+    mode,
+    cutAt,
+    watermarkAt,
+    definition,
+    spans,
+    groupBy,
+    where,
     ...limits,
   });
   if (reading.kind === "groups") {

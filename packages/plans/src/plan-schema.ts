@@ -4,7 +4,9 @@ import { minorDigitsOf } from "@tallyhouse/pricing";
 import { z } from "zod";
 
 /** Plans, items, bundles and meters are named alike. */
-const keyText = z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, "must match [a-z][a-z0-9_]{0,62}");
+const keyText = z
+  .string({ error: "must match [a-z][a-z0-9_]{0,62}" })
+  .regex(/^[a-z][a-z0-9_]{0,62}$/, "must match [a-z][a-z0-9_]{0,62}");
 const nameText = z.string().regex(/^[a-z][a-zA-Z0-9_]{0,62}$/, "must match [a-z][a-zA-Z0-9_]{0,62}");
 /** Words for people: one line. */
 const words = z
@@ -146,9 +148,10 @@ const currency = z
     (code) => minorDigitsOf(code) !== null,
     "must be an ISO 4217 code in lower case that can be billed, such as usd",
   );
+const monthOrYear = z.enum(["month", "year"], { error: "must be month or year" });
 const sharedFields = {
   currency: currency.optional(),
-  interval: z.enum(["month", "year"], { error: "must be month or year" }).optional(),
+  interval: monthOrYear.optional(),
   alerts: z
     .array(atLeastOne.max(1_000, "must be at most 1000"))
     .max(20)

@@ -130,7 +130,7 @@ describe("applyContract", () => {
     ).toEqual([
       "currency: must be an ISO 4217 code in lower case that can be billed, such as usd",
       'price: must be decimal text in quotes, such as "49", or custom',
-      "items.x.meter: Invalid input: expected string, received undefined",
+      "items.x.meter: must match [a-z][a-z0-9_]{0,62}",
       "items.x.policy: must be one of block, overage, throttle, auto_upgrade",
       "items.x.price.model: must be one of per_unit, package, graduated, volume",
       "colour: is not a known key",

@@ -44,6 +44,7 @@ export {
 } from "./walk-events.ts";
 export { readWatermark } from "./watermark.ts";
 export {
+  bucketOf,
   formatLocal,
   readZone,
   USAGE_WINDOWS,

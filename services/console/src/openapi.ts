@@ -7,6 +7,7 @@ import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corr
 import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { INVOICE_PATHS } from "./invoices/invoices-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
+import { BILLING_PATHS } from "./billing-openapi.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
@@ -275,6 +276,7 @@ const PATHS: Paths = {
   },
   ...CUSTOMER_PATHS,
   ...INVOICE_PATHS,
+  ...BILLING_PATHS,
   ...PLAN_PATHS,
   "/": {
     get: {

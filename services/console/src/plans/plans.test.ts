@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { parsePlansFile } from "@tallyhouse/plans";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { openTestConsole, type TestConsole } from "../test-support.ts";
 
@@ -197,6 +199,41 @@ describe("plans diff and apply", () => {
       "/reason",
       "/x",
     ]);
+  });
+});
+
+describe("examples/plans.yaml", () => {
+  const exampleOf = (name: string): string =>
+    readFileSync(new URL(`../../../../examples/${name}`, import.meta.url), "utf8");
+
+  it("applies over the meters of examples/meters.yaml, and shows every shape of price", async () => {
+    await world.post("/admin/v1/meters/apply?wait=0s", { file: exampleOf("meters.yaml") });
+    const changes = await apply(exampleOf("plans.yaml"));
+    expect(changes).toHaveLength(11);
+    expect(changes.every((change) => / new v1$/.test(change))).toBe(true);
+    const reading = parsePlansFile(exampleOf("plans.yaml"));
+    if (reading.kind === "problems") throw new Error("it has problems");
+    const { plans, bundles } = reading.file;
+    const items = plans.flatMap((plan) => (plan.items === "custom" ? [] : Object.values(plan.items)));
+    const prices = items.flatMap(({ price }) => (price === null ? [] : [price]));
+    const shapes = prices.map((price) => (price.model === "package" ? `package ${price.round}` : price.model));
+    expect([...new Set(shapes)].toSorted()).toEqual(["graduated", "package down", "package up", "per_unit", "volume"]);
+    expect(JSON.stringify(prices)).toContain('"flat":"5"');
+    expect([...new Set(items.map(({ policy }) => policy))].toSorted()).toEqual([
+      "auto_upgrade",
+      "block",
+      "overage",
+      "throttle",
+    ]);
+    const charged = items.filter(({ policy }) => policy === "overage");
+    expect(charged.some(({ included }) => included !== null)).toBe(true);
+    expect(items.some(({ where }) => (where["model"]?.length ?? 0) > 1)).toBe(true);
+    // Currencies with two decimals, none and three.
+    expect(new Set(plans.map(({ currency }) => currency))).toEqual(new Set(["usd", "jpy", "kwd"]));
+    expect(new Set(plans.map(({ interval }) => interval))).toEqual(new Set(["month", "year"]));
+    expect(plans.filter(({ price, limits, items: all }) => price === limits && limits === all)).toHaveLength(1);
+    const meters = new Set(Object.values(bundles).map(({ meter }) => meter));
+    expect(items.some(({ policy, meter }) => policy === "block" && meters.has(meter))).toBe(true);
   });
 });
 
