@@ -5,6 +5,7 @@ import type { ReporterConfig } from "./config.ts";
 import type { WaitingMarks } from "./due-marks.ts";
 import { createReporterMetrics } from "./metrics.ts";
 import { createStripeApi, type StripeApi } from "./stripe/stripe-api.ts";
+import { createUnbilled, type Unbilled } from "./unbilled/unbilled.ts";
 import { createUsageTotals, type UsageTotals } from "./usage-totals.ts";
 
 export { type ReporterConfig, ReporterConfigSchema } from "./config.ts";
@@ -81,6 +82,7 @@ class ReporterService implements Reporter {
   readonly #ports: ReporterPorts;
   readonly #metrics: ReturnType<typeof createReporterMetrics>;
   readonly #totals: UsageTotals;
+  readonly #unbilled: Unbilled;
   readonly #accounts: readonly Account[];
   readonly #modesWithoutKey: readonly Mode[];
   readonly #startedAt: number;
@@ -96,6 +98,11 @@ class ReporterService implements Reporter {
     this.#ports = ports;
     this.#metrics = createReporterMetrics(ports.metrics);
     this.#totals = createUsageTotals(ports.analytics, config.stream);
+    this.#unbilled = createUnbilled({
+      ...ports,
+      totals: this.#totals,
+      bookingWindowMs: config.stream.bookingWindowSeconds * 1_000,
+    });
     const keys: Record<Mode, string | undefined> = {
       live: config.STRIPE_LIVE_SECRET_KEY,
       test: config.STRIPE_TEST_SECRET_KEY,
@@ -221,6 +228,7 @@ class ReporterService implements Reporter {
     for (const account of this.#accounts) {
       planned += await account.plan({ feeds: feeds.reported, watermarkAt, signal });
     }
+    await this.#unbilled.look(watermarkAt);
     return planned;
   }
 }

@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { isJsonObject, type JsonObject, readYaml } from "@tallyhouse/domain";
 import type { Environment } from "@tallyhouse/runtime";
 import { callApi } from "./client.ts";
-import { UsageError } from "./meters-command.ts";
+import { readText, UsageError } from "./meters-command.ts";
 
 /** Lines of the usage text. */
 export const CUSTOMERS_USAGE = `  tallyhouse customers create [ID] --name NAME [--zone ZONE] [--billing stripe|none] [--contact KIND:EMAIL]…
@@ -285,12 +285,7 @@ async function setContract(
 
 function readOverrides(file: string): JsonObject {
   const place = file === "-" ? "standard input" : file;
-  let text: string;
-  try {
-    text = readFileSync(file === "-" ? 0 : file, "utf8");
-  } catch (error) {
-    throw new UsageError(`cannot read ${place}: ${error instanceof Error ? error.message : String(error)}`);
-  }
+  const text = file === "-" ? readFileSync(0, "utf8") : readText(file);
   const reading = readYaml(text);
   if (reading.kind === "problems") {
     const [first] = reading.problems;

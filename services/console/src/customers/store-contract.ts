@@ -13,10 +13,13 @@ import {
   type BillingHistory,
   type ContractVersion,
   type EndpointRule,
+  type Plan,
   type PlanVersion,
   periodsOf,
+  resolveMeters,
 } from "@tallyhouse/plans";
 import { writeAudit } from "../admin-audit.ts";
+import { readKnownMeters } from "../plans/catalogue-store.ts";
 import type { Authorship, CustomerKey } from "./customer-store.ts";
 
 export type ContractOutcome =
@@ -46,11 +49,14 @@ export function storeContract(
     const context = { endpoints: await readEndpoints(tx, mode), plans: newestOf(versions) };
     const reading = applyContract(version.plan, overrides, context);
     if (reading.kind === "problems") return { kind: "invalid", issues: reading.issues };
+    const resolved = resolveMeters(reading.plan.items, await readKnownMeters(tx, mode, nowAt));
+    const issues = resolved.issues.filter((issue) => !isFrozen(issue, version, reading.plan));
+    if (issues.length > 0) return { kind: "invalid", issues };
     const contract: ContractVersion = {
       version: (history.contracts.at(-1)?.version ?? 0) + 1,
       plan,
       overrides,
-      meterVersions: {},
+      meterVersions: resolved.meterVersions,
       effectiveAt: effectiveAtOf(history, plan, nowAt),
       createdAt: nowAt,
     };
@@ -65,8 +71,15 @@ function effectiveAtOf(history: BillingHistory, plan: string, nowAt: number): nu
   return begun.findLast(({ version }) => version.key === plan)?.endAt ?? 0;
 }
 
+/** Whether the issue is that a meter cannot be named now, of a meter whose version the plan has frozen: that one is counted. */
+function isFrozen({ path }: FieldIssue, version: PlanVersion, plan: Plan): boolean {
+  const [, item, field] = path;
+  if (field !== "meter" || plan.items === "custom") return false;
+  return Object.hasOwn(version.meterVersions, plan.items[String(item)]?.meter ?? "");
+}
+
 /** Versions are in order: the last one of a key wins. */
-function newestOf(versions: readonly PlanVersion[]): PlanVersion["plan"][] {
+function newestOf(versions: readonly PlanVersion[]): Plan[] {
   return [...new Map(versions.map(({ key, plan }) => [key, plan])).values()];
 }
 

@@ -23,7 +23,7 @@ export async function openLedger(): Promise<Ledger> {
     control: postgres.store,
     async reset() {
       await postgres.store.execute(
-        "TRUNCATE usage_report, report_due, reporter_state, stripe_meter_map, stripe_customer_map",
+        "TRUNCATE usage_report, report_due, reporter_state, stripe_meter_map, stripe_customer_map, unbilled, unbilled_state",
       );
     },
     async close() {
