@@ -10,7 +10,6 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { ReadableStream } from "node:stream/web";
 import { fileURLToPath } from "node:url";
 import {
   buildStatement,
@@ -211,7 +210,7 @@ async function askAll(url: string, { id, plan }: StatementDocument): Promise<Rec
 async function download(from: string, file: string): Promise<void> {
   const answer = await fetch(from, { headers: HEADERS });
   assert(answer.status === 200 && answer.body !== null, `an export: ${answer.status}`);
-  await pipeline(Readable.fromWeb(answer.body as ReadableStream), createWriteStream(file));
+  await pipeline(Readable.fromWeb(answer.body), createWriteStream(file));
 }
 
 function verify(file: string, digest: string): string {

@@ -181,7 +181,9 @@ function makeEvents(
     return {
       source: dice.pick(["api", "söurce/1"]),
       id: `evt-${offset}`,
-      ...{ occurredAt, bookedAt, receivedAt: bookedAt },
+      occurredAt,
+      bookedAt,
+      receivedAt: bookedAt,
       ...place,
       parts: METERS.flatMap((meter) => (dice.chance(0.5) ? [makePart(dice, meter)] : [])),
     };

@@ -14,7 +14,7 @@ export const EXPLAIN_USAGE = `  tallyhouse explain ID               a statement'
 
 interface Context {
   readonly env: Environment;
-  write(text: string): void;
+  readonly write: (text: string) => void;
 }
 
 interface ShownLine {

@@ -48,7 +48,7 @@ export const ExplainParameters = z
   })
   .superRefine(({ line, window, cursor }, context) => {
     const refuse = (field: string, message: string): void =>
-      void context.addIssue({ code: "custom", path: [field], message });
+      context.addIssue({ code: "custom", path: [field], message });
     if (window !== undefined && line === undefined) refuse("window", "needs a line");
     if (cursor === undefined) return;
     if (line === undefined) refuse("cursor", "needs a line");
