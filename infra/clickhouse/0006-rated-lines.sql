@@ -4,7 +4,7 @@
 --
 -- meter is empty and meterVersion 0 for the fee, and for a line that a plan has no more. An adjustment's rows name the plan and meter
 -- versions that rate the period now. No TTL: it is what the revenue of the past was.
-CREATE TABLE IF NOT EXISTS rated_lines (
+CREATE TABLE IF NOT EXISTS rated_line (
   mode Enum8('live' = 1, 'test' = 2), customer String CODEC(ZSTD(1)),
   periodStart DateTime('UTC'), periodEnd DateTime('UTC'),
   statement String CODEC(ZSTD(1)), seq UInt32, line LowCardinality(String),
@@ -18,15 +18,15 @@ ORDER BY (mode, customer, periodStart, statement, line)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
   min_compressed_bytes_to_fsync_after_merge = 1, non_replicated_deduplication_window = 0;
 
--- The rows themselves, each once.
-CREATE VIEW IF NOT EXISTS rated_lines_once AS SELECT * FROM rated_lines FINAL;
+-- The rows, each once: the columns of rated_line.
+CREATE VIEW IF NOT EXISTS rated_lines AS SELECT * FROM rated_line FINAL;
 
 -- Revenue by plan version and UTC month in which the period ended (its first day): mode, month, plan, planVersion, currency,
 -- customers, fees, usage, amount. Amounts of different currencies are never added.
 CREATE VIEW IF NOT EXISTS revenue_by_plan AS
 SELECT mode, toStartOfMonth(periodEnd) AS month, plan, planVersion, currency, uniqExact(customer) AS customers,
   sumIf(l.amount, l.kind = 'fee') AS fees, sumIf(l.amount, l.kind = 'usage') AS usage, sum(l.amount) AS amount
-FROM rated_lines AS l FINAL
+FROM rated_lines AS l
 GROUP BY mode, month, plan, planVersion, currency;
 
 -- Revenue by meter, priced item and UTC month in which the period ended: mode, month, meter, line, currency, customers, quantity (as
@@ -34,7 +34,7 @@ GROUP BY mode, month, plan, planVersion, currency;
 CREATE VIEW IF NOT EXISTS revenue_by_meter AS
 SELECT mode, toStartOfMonth(periodEnd) AS month, meter, line, currency, uniqExact(customer) AS customers,
   sum(l.quantity) AS quantity, sum(l.billable) AS billable, sum(l.amount) AS amount
-FROM rated_lines AS l FINAL
+FROM rated_lines AS l
 WHERE kind = 'usage'
 GROUP BY mode, month, meter, line, currency;
 
@@ -42,5 +42,5 @@ GROUP BY mode, month, meter, line, currency;
 CREATE VIEW IF NOT EXISTS revenue_by_day AS
 SELECT mode, toDate(periodEnd) AS day, currency, uniqExact(customer) AS customers,
   sumIf(l.amount, l.kind = 'fee') AS fees, sumIf(l.amount, l.kind = 'usage') AS usage, sum(l.amount) AS amount
-FROM rated_lines AS l FINAL
+FROM rated_lines AS l
 GROUP BY mode, day, currency;

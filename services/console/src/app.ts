@@ -39,6 +39,7 @@ import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
 import { addSimulateRoute } from "./simulate-route.ts";
+import { addRerateRoutes } from "./rerate/rerate-routes.ts";
 import { addStreamRoutes } from "./stream-routes.ts";
 import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
@@ -112,6 +113,7 @@ export async function buildConsole(
   addSweepRoutes(app, ports);
   addCustomerRoutes(app, ports);
   addInvoiceRoutes(app, { ...ports, stream, background: ports.background ?? ports.analytics });
+  addRerateRoutes(app, ports);
   const audits = createAudits(
     { stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR },
     { ...ports, analytics: ports.background ?? ports.analytics },

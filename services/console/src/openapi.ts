@@ -11,6 +11,7 @@ import { BILLING_PATHS } from "./billing-openapi.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
+import { RERATE_PATHS } from "./rerate/rerate-openapi.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
@@ -278,6 +279,7 @@ const PATHS: Paths = {
   ...INVOICE_PATHS,
   ...BILLING_PATHS,
   ...PLAN_PATHS,
+  ...RERATE_PATHS,
   "/": {
     get: {
       operationId: "getPage",

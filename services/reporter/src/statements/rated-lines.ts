@@ -32,7 +32,7 @@ export async function writeRatedLines(
     const rows = statements.flatMap(({ body, sealed_at: sealedAt }) =>
       ratedLines(JSON.parse(body) as StatementDocument, sealedAt.getTime()),
     );
-    if (rows.length > 0) await analytics.insert({ table: "rated_lines", columns: COLUMNS, rows });
+    if (rows.length > 0) await analytics.insert({ table: "rated_line", columns: COLUMNS, rows });
     await control.query(`UPDATE statement SET lined_at = $2::timestamptz WHERE id = ANY ($1::text[])`, [
       statements.map(({ id }) => id),
       sqlInstant(clock.now()),

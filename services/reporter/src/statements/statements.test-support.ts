@@ -100,5 +100,5 @@ export async function resetStatements({ analytics, control }: Stores): Promise<v
   await control.execute(
     "TRUNCATE rerate, statement, statement_look, catalogue_version, customer_assignment, customer_contract, customer CASCADE",
   );
-  await analytics.execute("TRUNCATE TABLE rated_lines");
+  await analytics.execute("TRUNCATE TABLE rated_line");
 }

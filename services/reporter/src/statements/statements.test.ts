@@ -84,7 +84,7 @@ async function passTo(log: TestLog, at: number): Promise<void> {
 async function ratedSums(): Promise<Record<string, string>> {
   const rows = await stores.analytics.select<{ customer: string; line: string; figures: string }>(
     `SELECT customer, line, concat(toString(sum(quantity)), ' ', toString(sum(amount))) AS figures
-     FROM rated_lines FINAL WHERE mode = 'live' GROUP BY customer, line ORDER BY customer, line`,
+     FROM rated_lines WHERE mode = 'live' GROUP BY customer, line ORDER BY customer, line`,
   );
   return Object.fromEntries(rows.map(({ customer, line, figures }) => [`${customer} ${line}`, figures]));
 }
@@ -357,4 +357,109 @@ describe("after the seal", () => {
       "there is no such plan version, or it needs a contract",
     ]);
   });
+});
+
+/** The process died: nothing of it runs any more. */
+class Crash extends Error {}
+
+/** Ports that die at the n-th effect, before it or after it (effect done, answer lost). Reads change nothing, so no death there counts. */
+function dyingPorts(death: { at: number; moment: "before" | "after" } | null): Pick<Stores, "analytics" | "control"> & {
+  readonly effects: string[];
+} {
+  const effects: string[] = [];
+  let isDead = false;
+  async function step<Result>(name: string, effect: () => Promise<Result>): Promise<Result> {
+    if (isDead) throw new Crash(name);
+    effects.push(name);
+    isDead = effects.length === death?.at;
+    if (isDead && death?.moment === "before") throw new Crash(name);
+    const result = await effect();
+    if (isDead) throw new Crash(name);
+    return result;
+  }
+  const { analytics, control } = stores;
+  return {
+    effects,
+    analytics: { ...analytics, insert: (rows) => step(`insert ${rows.table}`, () => analytics.insert(rows)) },
+    control: {
+      ...control,
+      query: <Row>(sql: string, params?: readonly unknown[]) =>
+        /^\s*(INSERT|UPDATE)/.test(sql)
+          ? step(`${/\w+/.exec(sql)?.[0]} ${/(statement_look|statement|rerate)/.exec(sql)?.[0]}`, () =>
+              control.query<Row>(sql, params),
+            )
+          : control.query<Row>(sql, params),
+      transaction: <Result>(body: Parameters<typeof control.transaction<Result>>[0]) =>
+        step("transaction", () => control.transaction(body)),
+    },
+  };
+}
+
+describe("a process that dies at any effect", () => {
+  it.each(["before", "after"] as const)(
+    "G1 G2 G4 %s it: one statement, one adjustment, every line once",
+    async (moment) => {
+      const clock = manualClock(CUT);
+      const log = await openLog(METERS.slice(0, 1));
+      const { control } = stores;
+      const file = `
+defaults: {currency: usd, interval: month}
+plans:
+  one: {price: "5", items: {large: {meter: tokens, policy: overage, price: {model: per_unit, unit: "0.01"}}}}
+`;
+      await applyPlans(control, { file, meterVersions: METER_VERSIONS, at: NOVEMBER });
+      const hits = new Set<string>();
+      /** Lives until nothing is left to do; the first one dies at the n-th effect. */
+      const live = async (at: number): Promise<boolean> => {
+        const ports = dyingPorts({ at, moment });
+        const isHit = await startStatements({ ...ports, clock })
+          .runOnce()
+          .then(
+            () => false,
+            (error: unknown) => {
+              if (!(error instanceof Crash)) throw error;
+              return true;
+            },
+          );
+        if (isHit) hits.add(ports.effects.at(-1) ?? "");
+        await startStatements({ ...stores, clock }).runOnce();
+        return isHit;
+      };
+      // One month and customer for each death, in a log that goes on.
+      for (let at = 1, startAt = NOVEMBER, isHit = true; isHit; at += 1) {
+        const endAt = Date.UTC(2026, 10 + at, 1);
+        const customer = `c${at}`;
+        await control.execute("TRUNCATE rerate, statement, statement_look");
+        await stores.analytics.execute("TRUNCATE TABLE rated_line");
+        await control.query("UPDATE customer_assignment SET superseded_at = now()");
+        await assign(control, { customer, plan: "one", fromAt: startAt });
+        const used = { kind: "usage", usage: usage(customer, startAt + DAY_MS, { tokens: "100" }) } as const;
+        const target = log.append(0, startAt + DAY_MS, used);
+        await passTo(log, endAt + HOUR_MS);
+        const isSealHit = await live(at);
+        log.append(0, endAt + 2 * HOUR_MS, { kind: "void", target });
+        log.append(0, endAt + 2 * HOUR_MS, {
+          kind: "usage",
+          usage: usage(customer, startAt + 2 * DAY_MS, { tokens: "40" }),
+        });
+        await passTo(log, endAt + 2 * DAY_MS);
+        isHit = (await live(at)) || isSealHit;
+        const chain = await statementsOf(control);
+        expect(chain.map(({ seq, total, difference }) => [seq, total, difference?.total])).toEqual([
+          [0, "6.00", undefined],
+          [1, "5.40", "-0.60"],
+        ]);
+        expect(await ratedSums()).toEqual({ [`${customer} fee`]: "1 5", [`${customer} large`]: "40 0.4" });
+        expect(await control.query("SELECT 1 FROM rerate WHERE done_at IS NULL")).toEqual([]);
+        expect(await control.query("SELECT 1 FROM statement WHERE lined_at IS NULL")).toEqual([]);
+        startAt = endAt;
+      }
+      expect([...hits].toSorted()).toEqual([
+        "INSERT statement_look",
+        "UPDATE statement",
+        "insert rated_line",
+        "transaction",
+      ]);
+    },
+  );
 });
