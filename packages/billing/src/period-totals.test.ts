@@ -85,7 +85,8 @@ it("refuses one customer whose single usage events are gone, and nobody beside",
   const cut = { customer: "cut", startAt: DAY + 1, endAt: month.endAt, items: [all] };
   const periods = [{ customer: "a", ...month, items: [all] }, cut, { customer: "z", ...month, items: [all] }];
   const readings = await readPeriodTotalsOfMany(store, {
-    ...{ ...now, watermarkAt: DAY + 400 * DAY_MS },
+    ...now,
+    watermarkAt: DAY + 400 * DAY_MS,
     definitions: [definition(0)],
     periods,
   });

@@ -15,7 +15,7 @@ const item = (given: Partial<ItemSoFar>): ItemSoFar => ({
   ...given,
 });
 const days = (...texts: string[]): Quantity[] => texts.map(quantity);
-const told = (method: Projection["method"], low: string, likely: string, high: string): Projection => ({
+const told = (method: Projection["method"], ...[low = "", likely = "", high = ""]: readonly string[]): Projection => ({
   method,
   low: quantity(low),
   likely: quantity(likely),

@@ -3,7 +3,7 @@ import { Readable } from "node:stream";
 import { type BillingPorts, readPlanVersions, simulate, type SimulationLine, type Trial } from "@tallyhouse/billing";
 import { type Authenticator, DAY_MS, type FieldIssue, type Mode, TallyhouseError } from "@tallyhouse/domain";
 import { resolveMeters } from "@tallyhouse/plans";
-import type { Logger } from "@tallyhouse/runtime";
+import type { Clock, Logger } from "@tallyhouse/runtime";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { authenticate } from "./auth.ts";
@@ -25,7 +25,11 @@ export const SimulateBodySchema = z.strictObject({
   map: z.record(z.string(), z.string()).default({}),
 });
 
-type SimulatePorts = BillingPorts & { readonly authenticator: Authenticator; readonly logger: Logger };
+type SimulatePorts = BillingPorts & {
+  readonly authenticator: Authenticator;
+  readonly clock: Clock;
+  readonly logger: Logger;
+};
 type Request = { readonly fromAt: number; readonly toAt: number; readonly trial: Trial };
 type Reading =
   | { readonly kind: "request"; readonly request: Request }
@@ -66,13 +70,13 @@ export function addSimulateRoute(app: FastifyInstance, ports: SimulatePorts): vo
 }
 
 /** Everything that is wrong with the body; of the file, with lines. */
-async function readRequest(body: unknown, { control }: BillingPorts, mode: Mode): Promise<Reading> {
+async function readRequest(body: unknown, { control, clock }: SimulatePorts, mode: Mode): Promise<Reading> {
   const parsed = SimulateBodySchema.safeParse(body);
   if (!parsed.success) return { kind: "problem", problem: bodyInvalid(fieldProblemsOf(parsed.error, "/")) };
   const { from: fromAt, to: toAt, map } = parsed.data;
   const reading = readFile(parsed.data.file);
   if (reading.kind === "problem") return reading;
-  const meters = await readKnownMeters(control, mode);
+  const meters = await readKnownMeters(control, mode, clock.now());
   const plans: [string, { plan: FileReading["file"]["plans"][number]; meterVersions: Record<string, number> }][] = [];
   const issues: FieldIssue[] = [];
   for (const plan of reading.file.plans) {

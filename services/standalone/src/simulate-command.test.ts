@@ -13,16 +13,22 @@ plans:
   pro: {price: "6", items: {calls: {meter: calls, policy: overage, price: {model: per_unit, unit: "0.05"}}}}
 `;
 const SPAN = ["--from", "2026-10-01T00:00:00Z", "--to", "2026-11-01T00:00:00Z"];
-const customer = (id: string, before: string, after: string, change: string) => ({
-  ...{ customer: id, currency: "usd", plans: ["pro", "old"], plansAfter: ["pro"], periods: 2 },
-  ...{ before, after, change },
+const customer = (id: string, [before = "", after = "", change = ""]: readonly string[]) => ({
+  customer: id,
+  currency: "usd",
+  plans: ["pro", "old"],
+  plansAfter: ["pro"],
+  periods: 2,
+  before,
+  after,
+  change,
 });
 const bucket = (name: string, customers: number, change: string) => ({ bucket: name, customers, change });
 const LINES: readonly SimulationLine[] = [
   { kind: "begin", customers: 3, asOf: "2026-11-20T12:00:00Z" },
   {
     kind: "customers",
-    customers: [customer("=1+1", "9.50", "8.25", "-1.25"), customer('a "quoted", one', "1.00", "3.00", "2.00")],
+    customers: [customer("=1+1", ["9.50", "8.25", "-1.25"]), customer('a "quoted", one', ["1.00", "3.00", "2.00"])],
   },
   { kind: "progress", customers: 2, totalCustomers: 3 },
   {
@@ -37,8 +43,15 @@ const LINES: readonly SimulationLine[] = [
     skippedPeriods: 1,
     currencies: [
       {
-        ...{ currency: "usd", customers: 2, periods: 4, before: "10.50", after: "11.25", change: "0.75" },
-        ...{ more: 1, less: 1, same: 0 },
+        currency: "usd",
+        customers: 2,
+        periods: 4,
+        before: "10.50",
+        after: "11.25",
+        change: "0.75",
+        more: 1,
+        less: 1,
+        same: 0,
         plans: [{ plan: "old", planAfter: "pro", periods: 4, before: "10.50", after: "11.25", change: "0.75" }],
         distribution: [
           bucket("−25 to −10 %", 1, "-1.25"),
@@ -173,14 +186,14 @@ Left out on both sides: 1 periods
 
 /** Every element is closed in its order, and no text holds a bare `<` or `&`. */
 function expectWellFormed(xml: string): void {
+  const element = /<(\/?)([a-z]+)((?:\s[a-zA-Z-]+=(?:"[^"<]*"|'[^'<]*'))*)\s*(\/?)>/g;
   const open: string[] = [];
-  for (const [, slash = "", name = "", , closed = ""] of xml.matchAll(
-    /<(\/?)([a-z]+)((?:\s[a-zA-Z-]+=(?:"[^"<]*"|'[^'<]*'))*)\s*(\/?)>/g,
-  )) {
-    if (slash === "/") expect(open.pop()).toBe(name);
-    else if (closed !== "/") open.push(name);
+  const wrong: string[] = [];
+  for (const [tag, slash = "", name = "", , closed = ""] of xml.matchAll(element)) {
+    if (slash === "/" && open.pop() !== name) wrong.push(tag);
+    if (slash === "" && closed === "") open.push(name);
   }
-  expect(open).toEqual([]);
-  const texts = xml.replace(/^<\?xml [^>]*\?>/, "").replaceAll(/<[^>]*>/g, "");
+  expect([open, wrong]).toEqual([[], []]);
+  const texts = xml.replace(/^<\?xml [^>]*\?>/, "").replaceAll(element, "");
   expect(texts).not.toMatch(/[<>]|&(?!(?:amp|lt|gt|quot);)/);
 }
