@@ -9,6 +9,16 @@ export {
 export { countPeriod, type PeriodCount, type PeriodQuestion, type SealedUsage } from "./count-period.ts";
 export { compileItemOf, EventsDigest, eventTuple, type EventTuple, type MeteredItem } from "./event-digest.ts";
 export {
+  exportEnd,
+  exportHead,
+  exportLine,
+  exportStatement,
+  type ItemEvent,
+  type StatementPage,
+  type StatementPart,
+  walkStatement,
+} from "./export-statement.ts";
+export {
   type LineDifference,
   type LineFigures,
   statementDigest,

@@ -324,7 +324,7 @@ function foldWalked(events: readonly WalkedEvent[], { meter, rule }: MeterVersio
 
   function fold(all: readonly string[]): bigint {
     if (rule.aggregation === "unique_count") return BigInt(new Set(all).size) * ONE_QUANTITY;
-    const quantities = all.map((text) => parseQuantity(text) ?? 0n);
+    const quantities = all.map((text) => BigInt(parseQuantity(text) ?? 0n));
     switch (rule.aggregation) {
       case "sum":
       case "count":

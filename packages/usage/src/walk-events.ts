@@ -74,7 +74,7 @@ export function hasRawEvents(fromAt: number, watermarkAt: number): boolean {
 }
 
 /**
- * Pages of usage events, ordered by occurredAt, stream, partition, offset across all pages. What counts is what the rollups count,
+ * Pages of usage events, some of them empty, ordered by occurredAt, stream, partition, offset across all pages. What counts is what the rollups count,
  * so the values of a span add up to its quantity. At a sealed cut the same for ever, as long as {@link hasRawEvents}.
  *
  * How full each window is comes first: pages cut at windows read their own granules of the key and nothing twice, where
@@ -97,8 +97,7 @@ export async function* walkCountedEvents(
     for (let next = 0; next < windows.length;) {
       const { span, until } = takeSpan(windows, { next, pageRows, within: { fromAt, toAt: lookToAt } });
       for await (const page of readSpan(analytics, question, span)) {
-        const events = page.flatMap((row) => (isBehind(row, after) ? (partsOf(row) ?? []) : []));
-        if (events.length > 0) yield events;
+        yield page.flatMap((row) => (isBehind(row, after) ? (partsOf(row) ?? []) : []));
       }
       next = until;
       pageRows = PAGE_ROWS_MAX;

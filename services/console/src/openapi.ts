@@ -5,6 +5,7 @@ import type { FastifyInstance } from "fastify";
 import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
 import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
+import { INVOICE_PATHS } from "./invoices/invoices-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { BILLING_PATHS } from "./billing-openapi.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
@@ -275,9 +276,10 @@ const PATHS: Paths = {
     }),
   },
   ...CUSTOMER_PATHS,
-  ...RERATE_PATHS,
+  ...INVOICE_PATHS,
   ...BILLING_PATHS,
   ...PLAN_PATHS,
+  ...RERATE_PATHS,
   "/": {
     get: {
       operationId: "getPage",

@@ -11,6 +11,7 @@ import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
 import { EVENTS_USAGE, runEvents } from "./events-command.ts";
+import { EXPLAIN_USAGE, runExplain } from "./explain-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
 import { runSimulate, SIMULATE_USAGE } from "./simulate-command.ts";
 import { PLANS_USAGE, runPlans } from "./plans-command.ts";
@@ -34,6 +35,7 @@ const USAGE = `tallyhouse: usage in, exact bills out
       [--until T]                     default: as early as possible
 ${PLANS_USAGE}
 ${EVENTS_USAGE}
+${EXPLAIN_USAGE}
 ${SIMULATE_USAGE}
 ${CUSTOMERS_USAGE}
 ${RERATE_USAGE}
@@ -95,12 +97,14 @@ async function runCommand(args: readonly string[]): Promise<number> {
       });
     case "events":
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
-    case "rerate":
-      return runRerate(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "simulate":
       return simulate(rest);
+    case "rerate":
+      return runRerate(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "customers":
       return runCustomers(rest, { env: process.env, write: (text) => process.stdout.write(text) });
+    case "explain":
+      return runExplain(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "stream":
       return closeStream(rest);
     case "audit":
