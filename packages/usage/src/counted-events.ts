@@ -198,7 +198,7 @@ function contributor({ mode, definition, cutAt }: CountedQuestion): (row: EventR
 }
 
 /** Whether the rollups of the partition hold the usage event, as far as they were booked before the cut. */
-function isCountedAt(
+export function isCountedAt(
   { fromOffset, backfilledAt, untilAt }: MeterPlace,
   usage: {
     readonly offset: bigint;

@@ -1,3 +1,4 @@
+export { hasLateUsage, type LateSpan, readLateSpans } from "./late-windows.ts";
 export { chooseDefinition, isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
 export { type MeterPlace, placeOf, type StreamSize } from "./meter-places.ts";
 export type { Refusal, UsageGroup, UsageQuestion } from "./question.ts";
@@ -33,6 +34,14 @@ export {
 } from "./seal.ts";
 export type { CustomerSpan, DimensionFilter } from "./rollup-query.ts";
 export { type Part, quantityOfDecimal, Tally } from "./tally.ts";
+export {
+  type EventPlace,
+  hasRawEvents,
+  type WalkedEvent,
+  walkCountedEvents,
+  type WalkedPart,
+  type WalkQuestion,
+} from "./walk-events.ts";
 export { readWatermark } from "./watermark.ts";
 export {
   bucketOf,

@@ -1,5 +1,13 @@
 /** Random logs with corrections, and several hundred random questions each, against a recount of the list of records. */
-import { type AnalyticsStore, HOUR_MS, MINUTE_MS, type MeterVersion, WINDOW_MS } from "@tallyhouse/domain";
+import {
+  type AnalyticsStore,
+  HOUR_MS,
+  MINUTE_MS,
+  type MeterVersion,
+  ONE_QUANTITY,
+  parseQuantity,
+  WINDOW_MS,
+} from "@tallyhouse/domain";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { isBackfilling, type MeterDefinition, readDefinitions } from "./meter-definitions.ts";
 import { readCustomerTotals } from "./read-customers.ts";
@@ -17,6 +25,7 @@ import {
 } from "./seal.ts";
 import { openTestAnalytics, TestLog, type TestUsage } from "./test-log.ts";
 import { appendRandom, CUSTOMERS, Dice, GROUPINGS, metersOf, recount, START_AT } from "./test-recount.ts";
+import { type WalkedEvent, walkCountedEvents, type WalkQuestion } from "./walk-events.ts";
 import { readZone, UTC, USAGE_WINDOWS, type UsageWindow, type Zone } from "./zone.ts";
 
 const ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns"];
@@ -72,6 +81,7 @@ it.each([1, 2, 3])(
     await log.store(dice.between(1, 20));
     await replay(log, dice);
     expect(sealDigest(await sealAll(world, cutOf(halfAt, log.stream)))).toBe(sealDigest(sealed));
+    await expectWalk(world, sealed);
     expect(await readVersionVector(analytics, log.stream, cutOf(halfAt, log.stream))).toEqual(vector);
     await readAgain(world);
     for (let round = 0; round < ROUNDS; round += 1) await askAll(world, START_AT + SPAN_MS);
@@ -268,6 +278,65 @@ async function sealAll({ log, meters }: World, cutAt: number): Promise<SealedTot
     }
   }
   return totals;
+}
+
+/** Usage events one by one add up to the sealed totals, each once, in order, and the same from any place on. */
+async function expectWalk(world: World, sealed: readonly SealedTotals[]): Promise<void> {
+  const definitions = world.meters.map((version) => definitionOf(world, version));
+  for (const customer of CUSTOMERS) {
+    const totals = sealed.filter((one) => one.customer === customer);
+    const [first] = totals;
+    if (first === undefined) throw new Error("a sealed total of each customer");
+    const question = { ...first, definitions, after: null };
+    const events = await walkAll(question);
+    const places = events.map(({ occurredAt, stream, partition, offset }) => [occurredAt, stream, partition, offset]);
+    expect(places).toEqual([...new Set(places)].sort((a, b) => placeOrder(a, b)));
+    expect(events.length).toBeGreaterThan(0);
+    for (const { groups, meter } of totals) {
+      const found = foldWalked(events, definitionOf(world, { meter } as MeterVersion).version);
+      expect(found, meter).toEqual(new Map(groups.map(({ group, quantity }) => [group[0], quantity])));
+    }
+    const middle = world.dice.between(0, events.length - 1);
+    const rest = await walkAll({ ...question, after: events[middle] ?? null, firstRows: 1 });
+    expect(rest).toEqual(events.slice(middle + 1));
+  }
+}
+
+async function walkAll(question: WalkQuestion): Promise<WalkedEvent[]> {
+  const events: WalkedEvent[] = [];
+  for await (const page of walkCountedEvents(analytics, question)) events.push(...page);
+  return events;
+}
+
+function placeOrder(a: readonly number[], b: readonly number[]): number {
+  const at = a.findIndex((value, index) => value !== b[index]);
+  return at === -1 ? 0 : (a[at] ?? 0) - (b[at] ?? 0);
+}
+
+/** Quantity by region, in the order of the walk. */
+function foldWalked(events: readonly WalkedEvent[], { meter, rule }: MeterVersion): Map<string | undefined, bigint> {
+  const values = new Map<string | undefined, string[]>();
+  for (const { parts } of events) {
+    for (const { dims, value } of parts.filter((part) => part.meter === meter))
+      values.set(dims[0], [...(values.get(dims[0]) ?? []), value]);
+  }
+  return new Map([...values].sort(([a = ""], [b = ""]) => (a < b ? -1 : 1)).map(([group, all]) => [group, fold(all)]));
+
+  function fold(all: readonly string[]): bigint {
+    if (rule.aggregation === "unique_count") return BigInt(new Set(all).size) * ONE_QUANTITY;
+    const quantities = all.map((text) => BigInt(parseQuantity(text) ?? 0n));
+    switch (rule.aggregation) {
+      case "sum":
+      case "count":
+        return quantities.reduce((a, b) => a + b, 0n);
+      case "min":
+        return quantities.reduce((a, b) => (a < b ? a : b));
+      case "max":
+        return quantities.reduce((a, b) => (a > b ? a : b));
+      case "latest":
+        return quantities.at(-1) ?? 0n;
+    }
+  }
 }
 
 /** What a zombie or a replay writes: any of the rows again, then merges. */

@@ -26,6 +26,7 @@ import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
 import { addCustomerRoutes } from "./customers/customers-routes.ts";
 import { addFindRoutes } from "./find-routes.ts";
+import { addInvoiceRoutes } from "./invoices/invoices-routes.ts";
 import { addCheckRoute } from "./meter-check-route.ts";
 import { createEndWatch } from "./meter-ends.ts";
 import { addMeterRoutes } from "./meters-routes.ts";
@@ -38,6 +39,7 @@ import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
 import { addSimulateRoute } from "./simulate-route.ts";
+import { addRerateRoutes } from "./rerate/rerate-routes.ts";
 import { addStreamRoutes } from "./stream-routes.ts";
 import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
@@ -110,6 +112,8 @@ export async function buildConsole(
   addFindRoutes(app, { ...ports, stream });
   addSweepRoutes(app, ports);
   addCustomerRoutes(app, ports);
+  addInvoiceRoutes(app, { ...ports, stream, background: ports.background ?? ports.analytics });
+  addRerateRoutes(app, ports);
   const audits = createAudits(
     { stream: auditedStreamOf(config), hour: config.CONSOLE_AUDIT_HOUR },
     { ...ports, analytics: ports.background ?? ports.analytics },

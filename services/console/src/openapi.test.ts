@@ -71,7 +71,7 @@ test("every described route is registered", () => {
       ]).toEqual([path, true]);
     }
   }
-  expect(Object.keys(document.paths)).toHaveLength(33);
+  expect(Object.keys(document.paths)).toHaveLength(38);
 });
 
 test("a route that is not described ends the start", () => {

@@ -5,11 +5,13 @@ import type { FastifyInstance } from "fastify";
 import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
 import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
+import { INVOICE_PATHS } from "./invoices/invoices-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
 import { BILLING_PATHS } from "./billing-openapi.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
+import { RERATE_PATHS } from "./rerate/rerate-openapi.ts";
 import { CloseBodySchema } from "./stream-routes.ts";
 import { CheckParameters, CustomersParameters, UsageParameters } from "./usage-request.ts";
 
@@ -274,8 +276,10 @@ const PATHS: Paths = {
     }),
   },
   ...CUSTOMER_PATHS,
+  ...INVOICE_PATHS,
   ...BILLING_PATHS,
   ...PLAN_PATHS,
+  ...RERATE_PATHS,
   "/": {
     get: {
       operationId: "getPage",

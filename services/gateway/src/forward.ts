@@ -92,6 +92,8 @@ export async function addForwarding(
   scope.get("/assets/*", forwardLocally);
   scope.get("/v1/usage", forward);
   scope.get("/v1/usage/*", forward);
+  scope.get("/v1/invoices", forward);
+  scope.get("/v1/invoices/*", forward);
   scope.get("/api/usage/current-period", forward);
   scope.all("/admin/*", forward);
 }

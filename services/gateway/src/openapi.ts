@@ -158,6 +158,8 @@ const FORWARDED: ReadonlySet<string> = new Set([
   "/assets/*",
   "/v1/usage",
   "/v1/usage/*",
+  "/v1/invoices",
+  "/v1/invoices/*",
   "/api/usage/current-period",
   "/admin/*",
 ]);

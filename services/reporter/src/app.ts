@@ -9,6 +9,7 @@ import { createUnbilled, type Unbilled } from "./unbilled/unbilled.ts";
 import { createUsageTotals, type UsageTotals } from "./usage-totals.ts";
 
 export { type ReporterConfig, ReporterConfigSchema } from "./config.ts";
+export { buildStatements, type Statements, type StatementsSummary } from "./statements/statements.ts";
 
 /** Of Stripe's 1,000 meter events a second in live mode and 25 operations in test mode; the rest is for other calls. */
 const SEND_RATES: Record<Mode, number> = { live: 800, test: 15 };

@@ -31,6 +31,15 @@ export const ReporterConfigSchema = z
     REPORT_INTERVAL_MS: z.coerce.number().int().min(10).max(3_600_000).default(60_000),
     /** A bucket is planned once the log has passed its end by this much; later usage becomes a second row. */
     REPORT_LATENESS_SECONDS: seconds(900),
+    /** A period's statement is cut this long after its end, rounded up to BOOKING_WINDOW_SECONDS; later usage becomes an adjustment. */
+    CLOSE_LATENESS_SECONDS: seconds(3_600),
+    /** Usage of closed periods that changed is adjusted at multiples of this: at most one adjustment per statement and UTC day. */
+    RERATE_INTERVAL_SECONDS: z.coerce
+      .number()
+      .int()
+      .min(5)
+      .max(30 * 86_400)
+      .default(86_400),
     /** Meter events per second and account. Default 800 in live mode (of Stripe's 1,000), 15 in test mode (of 25). */
     SEND_RATE_PER_SECOND: ratePerSecond,
     /** Every other call per second and account. Default 20 live (of 25 per endpoint), 5 test, in proportion to the send rate. */

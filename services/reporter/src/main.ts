@@ -12,6 +12,7 @@ import { buildReporter } from "./app.ts";
 import { loadConfig } from "./config.ts";
 import { openPorts } from "./ports.ts";
 import { readReadiness } from "./readiness.ts";
+import { buildStatements } from "./statements/statements.ts";
 
 const exitCode = await runService({
   name: "reporter",
@@ -25,7 +26,7 @@ const exitCode = await runService({
     const place = { host: config.HTTP_HOST, port: config.REPORTER_PORT, variable: "REPORTER_PORT" };
     const readiness = () => readReadiness(reporter, ports);
     const health = await listening(place, (free) => startHealthListener(free, { readiness, metrics }));
-    return [...opened, health, reporter];
+    return [...opened, health, reporter, buildStatements(config, ports)];
   },
 });
 process.exit(exitCode);

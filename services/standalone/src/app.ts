@@ -5,7 +5,7 @@ import { AggregatorConfigSchema, buildAggregator } from "@tallyhouse/aggregator"
 import { buildConsole, ConsoleConfigSchema } from "@tallyhouse/console";
 import { modeOfServiceToken, type Mode, type StreamIdentity, TallyhouseError } from "@tallyhouse/domain";
 import { buildGateway, GatewayConfigSchema } from "@tallyhouse/gateway";
-import { buildReporter, ReporterConfigSchema } from "@tallyhouse/reporter";
+import { buildReporter, buildStatements, ReporterConfigSchema } from "@tallyhouse/reporter";
 import {
   aborted,
   type Component,
@@ -148,20 +148,18 @@ async function buildServices(input: {
   );
   const consoleUrl = await console.app.listen({ host: HOST, port: 0 });
   const aggregator = buildAggregator({ ...parseConfig(AggregatorConfigSchema, env), stream, controlKeys }, shared);
-  const reporter = buildReporter(
-    {
-      ...parseConfig(ReporterConfigSchema, {
-        ...env,
-        STRIPE_LIVE_SECRET_KEY: EMULATOR_KEYS.live,
-        STRIPE_TEST_SECRET_KEY: EMULATOR_KEYS.test,
-        STRIPE_API_URL: emulator.url,
-        REPORT_AUTO_MAP: "true",
-        REPORT_INTERVAL_MS: String(config.REPORT_INTERVAL_MS),
-      }),
-      stream,
-    },
-    shared,
-  );
+  const reporterConfig = {
+    ...parseConfig(ReporterConfigSchema, {
+      ...env,
+      STRIPE_LIVE_SECRET_KEY: EMULATOR_KEYS.live,
+      STRIPE_TEST_SECRET_KEY: EMULATOR_KEYS.test,
+      STRIPE_API_URL: emulator.url,
+      REPORT_AUTO_MAP: "true",
+      REPORT_INTERVAL_MS: String(config.REPORT_INTERVAL_MS),
+    }),
+    stream,
+  };
+  const reporter = buildReporter(reporterConfig, shared);
   ports.storedOffsets.of = (partition) =>
     aggregator.status().partitions.find((each) => each.partition === partition)?.storedOffset ?? 0;
   const gateway = await buildGateway(parseConfig(GatewayConfigSchema, { ...env, CONSOLE_URL: consoleUrl }), {
@@ -174,6 +172,7 @@ async function buildServices(input: {
     heldOpen("stripe emulator", emulator),
     aggregator,
     reporter,
+    buildStatements(reporterConfig, shared),
     console.outbox,
     console.sweeper,
     console.audits,

@@ -63,6 +63,39 @@ export async function* streamApi<Line>(
   }
 }
 
+/** An answer that is no JSON, such as CSV. */
+export async function readTextApi(env: Environment, path: string): Promise<{ text: string; headers: Headers }> {
+  const answer = await send(env, { method: "GET", path, signal: AbortSignal.timeout(TIMEOUT_MS) });
+  const text = await answer.text();
+  if (!answer.ok) throw new ApiError(problemText(answer.status, text));
+  return { text, headers: answer.headers };
+}
+
+/**
+ * The bytes of an answer of any length, as they arrive.
+ * @throws {ApiError} also when nothing came for two minutes.
+ */
+export async function* downloadApi(env: Environment, path: string): AsyncGenerator<Uint8Array> {
+  const stop = new AbortController();
+  const late = (): void => stop.abort();
+  let timer = setTimeout(late, LINE_TIMEOUT_MS);
+  try {
+    const answer = await send(env, { method: "GET", path, signal: stop.signal });
+    if (!answer.ok) throw new ApiError(problemText(answer.status, await answer.text()));
+    for await (const chunk of answer.body ?? []) {
+      clearTimeout(timer);
+      timer = setTimeout(late, LINE_TIMEOUT_MS);
+      yield chunk as Uint8Array;
+    }
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
+    throw new ApiError("the answer was cut off; try again", { cause: error });
+  } finally {
+    clearTimeout(timer);
+    stop.abort();
+  }
+}
+
 /** @throws {ApiError} without a token, or when nobody answers. */
 async function send(
   env: Environment,

@@ -6,10 +6,12 @@ import { audit } from "./audit-command.ts";
 import { openStoppedFolder, type Standalone, startStandalone } from "./app.ts";
 import { ApiError, callApi } from "./client.ts";
 import { CUSTOMERS_USAGE, runCustomers } from "./customers-command.ts";
+import { RERATE_USAGE, runRerate } from "./rerate-command.ts";
 import { generateDay } from "./demo/generate.ts";
 import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
 import { EVENTS_USAGE, runEvents } from "./events-command.ts";
+import { EXPLAIN_USAGE, runExplain } from "./explain-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
 import { runSimulate, SIMULATE_USAGE } from "./simulate-command.ts";
 import { PLANS_USAGE, runPlans } from "./plans-command.ts";
@@ -33,8 +35,10 @@ const USAGE = `tallyhouse: usage in, exact bills out
       [--until T]                     default: as early as possible
 ${PLANS_USAGE}
 ${EVENTS_USAGE}
+${EXPLAIN_USAGE}
 ${SIMULATE_USAGE}
 ${CUSTOMERS_USAGE}
+${RERATE_USAGE}
   tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
   tallyhouse audit                    recount what is stored, in SQL alone; prints the rows that differ and exits 1,
       [--check A4] [--json]           or 2 when it could not run
@@ -95,8 +99,12 @@ async function runCommand(args: readonly string[]): Promise<number> {
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "simulate":
       return simulate(rest);
+    case "rerate":
+      return runRerate(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "customers":
       return runCustomers(rest, { env: process.env, write: (text) => process.stdout.write(text) });
+    case "explain":
+      return runExplain(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "stream":
       return closeStream(rest);
     case "audit":
