@@ -17,7 +17,7 @@ import {
   type UsageEvent,
   windowStartOf,
 } from "@tallyhouse/domain";
-import { migratePostgres, openPglite } from "@tallyhouse/postgres";
+import { openMigratedPglite } from "@tallyhouse/postgres/test-template";
 import { type Component, createLogger, createMetrics, type Registry } from "@tallyhouse/runtime";
 import { usageEvent } from "@tallyhouse/testkit";
 import type { FastifyInstance } from "fastify";
@@ -80,9 +80,8 @@ export interface TestConsole {
 export async function openTestConsole(now: number): Promise<TestConsole> {
   const folder = await mkdtemp(join(tmpdir(), "tallyhouse-console-"));
   const clickhouse = await openClickHouse({ path: join(folder, "clickhouse") });
-  const postgres = await openPglite({ path: join(folder, "postgres") });
+  const postgres = await openMigratedPglite(join(folder, "postgres"), join(INFRA, "postgres"));
   await migrateClickHouse(clickhouse.store, join(INFRA, "clickhouse"));
-  await migratePostgres(postgres.store, join(INFRA, "postgres"));
   const log = memoryLog();
   const clock: TestClock = { at: now, now: () => clock.at };
   const modes = new Map<string, Mode>([

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { migrateClickHouse, openClickHouse } from "@tallyhouse/clickhouse";
 import type { AnalyticsStore, ControlStore } from "@tallyhouse/domain";
-import { migratePostgres, openPglite } from "@tallyhouse/postgres";
+import { openMigratedPglite } from "@tallyhouse/postgres/test-template";
 
 const INFRA = join(import.meta.dirname, "../../../../infra");
 
@@ -17,8 +17,7 @@ export interface Ledger {
 
 export async function openLedger(): Promise<Ledger> {
   const folder = await mkdtemp(join(tmpdir(), "reporter-"));
-  const postgres = await openPglite({ path: join(folder, "postgres") });
-  await migratePostgres(postgres.store, join(INFRA, "postgres"));
+  const postgres = await openMigratedPglite(join(folder, "postgres"), join(INFRA, "postgres"));
   return {
     control: postgres.store,
     async reset() {
