@@ -6,6 +6,7 @@ import {
   contentDigest,
   diffPlans,
   type KnownMeter,
+  type Plan,
   planDigest,
   type PlanDifference,
   type PlansFile,
@@ -119,7 +120,14 @@ async function planCatalogue(
   const changes = changesOf(file, versions, meters);
   const keysOf = (change: CatalogueChange["change"]): string[] =>
     changes.filter((each) => each.kind === "plan" && each.change === change).map(({ key }) => key);
-  const customers = await readCustomersOfPlans(store, { mode, plans: keysOf("missing"), now });
+  const customers = { mode, now };
+  const missing = await readCustomersOfPlans(store, {
+    ...customers,
+    plans: keysOf("missing"),
+    isWithoutContract: false,
+  });
+  const open = file.plans.filter(isOpen).map(({ key }) => key);
+  const helpless = await readCustomersOfPlans(store, { ...customers, plans: open, isWithoutContract: true });
   const contracts = await readStandingContracts(store, { mode, plans: keysOf("new-version"), now });
   const problem = refusalOf([
     { code: "PLANS_INVALID", status: 400, problems: meterIssues(file, meters).map(at) },
@@ -127,14 +135,33 @@ async function planCatalogue(
     {
       code: "PLAN_IN_USE",
       status: 409,
-      problems: [...customers].map(([key, count]) => {
-        const who = count === 1 ? "1 customer is" : `${count} customers are`;
-        return at({ path: ["plans"], rule: `"${key}" is missing, and ${who} on it: keep it, or move them first` });
-      }),
+      problems: [...customersMissing(missing), ...customersHelpless(helpless)].map(at),
     },
     { code: "PLAN_BREAKS_CONTRACT", status: 409, problems: brokenContracts(file, contracts).map(at) },
   ]);
   return problem === null ? { kind: "changes", changes } : { kind: "problem", problem };
+}
+
+/** Whether only a contract makes it whole. */
+function isOpen({ price, limits, items }: Plan): boolean {
+  return price === "custom" || limits === "custom" || items === "custom";
+}
+
+function peopleOf(count: number): string {
+  return count === 1 ? "1 customer is" : `${count} customers are`;
+}
+
+function customersMissing(customers: ReadonlyMap<string, number>): FieldIssue[] {
+  return [...customers].map(([key, count]) => {
+    return { path: ["plans"], rule: `"${key}" is missing, and ${peopleOf(count)} on it: keep it, or move them first` };
+  });
+}
+
+function customersHelpless(customers: ReadonlyMap<string, number>): FieldIssue[] {
+  return [...customers].map(([key, count]) => {
+    const rule = `has custom fields, and ${peopleOf(count)} on it without a contract: make their contracts first`;
+    return { path: ["plans", key], rule };
+  });
 }
 
 /** The first code that has problems, with the problems of all. */
