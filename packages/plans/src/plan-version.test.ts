@@ -138,6 +138,13 @@ describe("applyContract", () => {
     ]);
   });
 
+  it("keeps the meter of each item of the plan", () => {
+    expect(contracted(pro, { items: { calls: { meter: "bytes", where: { zone: "a" } } } })).toEqual([
+      'items.calls.meter: is "calls" in the plan; another meter is another item',
+      'items.traffic.where: overlaps "calls": usage of one meter would count in both; narrow where so that they share none',
+    ]);
+  });
+
   it("leaves nothing custom", () => {
     const open = "is custom in the plan: the contract must set it";
     expect(contracted(big, {})).toEqual([`price: ${open}`, `limits: ${open}`, `items: ${open}`]);
