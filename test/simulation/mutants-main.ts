@@ -1,6 +1,7 @@
 /**
  * `npm run test:mutants [-- --only TEXT] [--sample N] [--seeds N]`: builds each fault of mutants.ts into a copy of the sources and
- * shows which guarantee notices: N schedules tell the share that fails (40), then as many more as it takes to find the first (2,000). Ends with `N passed, N failed`; fails when one survives, or when the sources themselves fail.
+ * shows which guarantee notices: N schedules (40) tell the share that fails, then the first that fails is sought in up to N (2,000).
+ * Ends with `N passed, N failed`; fails when one survives, or when the sources themselves fail.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
