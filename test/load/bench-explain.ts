@@ -33,6 +33,7 @@ import { LARGEST_CUSTOMER, MONTH_DAYS, MONTH_STREAM, storeActivations, storeDay 
 const INFRA = fileURLToPath(new URL("../../infra", import.meta.url));
 const VERIFIER = fileURLToPath(new URL("../../tools/verify-statement.py", import.meta.url));
 const TOKEN = "svc_live_th_benchbenchbenchbench";
+const HEADERS = { authorization: `Bearer ${TOKEN}` };
 const ASKS = 20;
 const MINUTE_MS = 60_000;
 
@@ -167,8 +168,6 @@ async function openConsole(analytics: AnalyticsStore, control: ControlStore) {
     },
   );
 }
-
-const HEADERS = { authorization: `Bearer ${TOKEN}` };
 
 /** Every question of every line, turn by turn. */
 async function askAll(url: string, { id, plan }: StatementDocument): Promise<Record<string, number>> {
