@@ -156,12 +156,10 @@ async function foldItems(
   const byType = Map.groupBy(definitions, ({ version }) => version.rule.eventType);
   for (const ofType of byType.values()) {
     const walk = { mode, customer, definitions: ofType, fromAt: period.startAt, toAt: period.endAt, cutAt };
-    for await (const page of walkCountedEvents(analytics, walk))
-      for (const event of page)
-        for (const part of event.parts) {
-          const item = itemOf(part);
-          if (item !== null) folds.get(item.key)?.add(event, part);
-        }
+    for await (const page of walkCountedEvents(analytics, walk)) {
+      const parts = page.flatMap((event) => event.parts.map((part) => ({ event, part })));
+      for (const { event, part } of parts) folds.get(itemOf(part)?.key ?? "")?.add(event, part);
+    }
   }
   return folds;
 }

@@ -49,8 +49,8 @@ export async function readLateSpans(
   );
   const spans = rows.map(({ customer, first, last }) => ({
     customer,
-    fromAt: Number(first) * 1_000,
-    toAt: Number(last) * 1_000 + WINDOW_MS,
+    fromAt: first * 1_000,
+    toAt: last * 1_000 + WINDOW_MS,
   }));
   return { spans, next: spans.length < PAGE_ROWS_MAX ? null : (spans.at(-1) ?? null) };
 }
