@@ -24,15 +24,15 @@ export function simulationSvg(
     y += BLOCK_GAP + summary.distribution.length * ROW.height;
   }
   if (currencies.length === 0) {
-    blocks.push(text({ x: 16, y: y + 16, size: 13, fill: COLORS.quiet }, "no period of any customer begins there"));
+    blocks.push(text({ x: 16, y: y + 16, fontPx: 13, fill: COLORS.quiet }, "no period of any customer begins there"));
     y += 40;
   }
   return `<?xml version="1.0" encoding="UTF-8"?>
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${y}" width="${WIDTH}" height="${y}" role="img" ${FONT}>
 <title>${escaped(title)}</title>
 <rect width="100%" height="100%" fill="#ffffff"/>
-${text({ x: 16, y: 26, size: 16, weight: 600 }, "Customers by the change of their bill")}
-${text({ x: 16, y: 46, size: 12, fill: COLORS.quiet }, `periods that begin from ${span.from} to ${span.to}`)}
+${text({ x: 16, y: 26, fontPx: 16, weight: 600 }, "Customers by the change of their bill")}
+${text({ x: 16, y: 46, fontPx: 12, fill: COLORS.quiet }, `periods that begin from ${span.from} to ${span.to}`)}
 ${blocks.join("\n")}
 </svg>
 `;
@@ -52,17 +52,17 @@ function blockSvg({ currency, customers, before, after, change, distribution }: 
     const baseline = y + 14;
     return [
       `<g><title>${escaped(label)}</title>`,
-      text({ x: COLUMN.label, y: baseline, size: 12, anchor: "end" }, bucket),
+      text({ x: COLUMN.label, y: baseline, fontPx: 12, anchor: "end" }, bucket),
       `<rect x="${COLUMN.bars}" y="${y}" width="${pixels(width)}" height="${ROW.bar}" rx="2" fill="${fill}"/>`,
-      text({ x: pixels(COLUMN.bars * 10 + width + 60), y: baseline, size: 12 }, String(count)),
-      text({ x: COLUMN.sums, y: baseline, size: 12, anchor: "end", fill: COLORS.quiet }, signed(sum)),
+      text({ x: pixels(COLUMN.bars * 10 + width + 60), y: baseline, fontPx: 12 }, String(count)),
+      text({ x: COLUMN.sums, y: baseline, fontPx: 12, anchor: "end", fill: COLORS.quiet }, signed(sum)),
       "</g>",
     ].join("");
   });
   return [
-    text({ x: 16, y: top + 14, size: 14, weight: 600 }, head),
-    text({ x: COLUMN.bars, y: top + 34, size: 11, fill: COLORS.quiet }, "customers"),
-    text({ x: COLUMN.sums, y: top + 34, size: 11, anchor: "end", fill: COLORS.quiet }, "sum of changes"),
+    text({ x: 16, y: top + 14, fontPx: 14, weight: 600 }, head),
+    text({ x: COLUMN.bars, y: top + 34, fontPx: 11, fill: COLORS.quiet }, "customers"),
+    text({ x: COLUMN.sums, y: top + 34, fontPx: 11, anchor: "end", fill: COLORS.quiet }, "sum of changes"),
     ...rows,
   ].join("\n");
 }
@@ -71,16 +71,16 @@ function text(
   at: {
     readonly x: number | string;
     readonly y: number;
-    readonly size: number;
+    readonly fontPx: number;
     readonly weight?: number;
     readonly anchor?: "end";
     readonly fill?: string;
   },
   content: string,
 ): string {
-  const { x, y, size, weight, anchor, fill = COLORS.text } = at;
+  const { x, y, fontPx, weight, anchor, fill = COLORS.text } = at;
   const more = `${weight === undefined ? "" : ` font-weight="${weight}"`}${anchor === undefined ? "" : ` text-anchor="${anchor}"`}`;
-  return `<text x="${x}" y="${y}" font-size="${size}"${more} fill="${fill}">${escaped(content)}</text>`;
+  return `<text x="${x}" y="${y}" font-size="${fontPx}"${more} fill="${fill}">${escaped(content)}</text>`;
 }
 
 /** Tenths of a pixel as decimal text. */

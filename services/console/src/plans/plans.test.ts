@@ -183,6 +183,19 @@ describe("plans diff and apply", () => {
     expect(await apply(file)).toEqual(["plan free new v1", "plan pro new v1"]);
   });
 
+  it("dates a version never before its predecessor", async () => {
+    await apply(fileOf(PRO("0.002")));
+    world.clock.at = NOON - 60_000;
+    await apply(fileOf(PRO("0.003")));
+    world.clock.at = NOON;
+    const { body } = await world.get("/admin/v1/plans/pro");
+    const at = "2026-11-20T12:00:00Z";
+    expect(body["versions"]).toMatchObject([
+      { version: 2, createdAt: at },
+      { version: 1, createdAt: at },
+    ]);
+  });
+
   it("has rows that nobody edits or deletes", async () => {
     await apply(fileOf(FREE));
     await expect(world.control.query("UPDATE catalogue_version SET version = 2")).rejects.toThrow(/never change/);
@@ -312,6 +325,18 @@ describe("plans that customers have", () => {
     await assign("acme", "pro", NOON + 5_000);
     expect((await refusal(fileOf(FREE)))[0]).toBe("409 PLAN_IN_USE");
     world.clock.at = NOON;
+  });
+
+  it("keep their currency", async () => {
+    const inEuro = fileOf(FREE).replace('price: "0"', 'currency: eur, price: "0"');
+    await apply(fileOf(FREE));
+    await customer("acme", "free");
+    expect(await refusal(inEuro)).toEqual([
+      "409 PLAN_IN_USE",
+      "4 plans.free.currency: is another than before, and 1 customer is on it: a customer's currency never changes",
+    ]);
+    await assign("acme", null, NOON);
+    expect(await apply(inEuro)).toEqual(["plan free new-version v2; ~ currency: usd → eur"]);
   });
 
   it("get no custom field while somebody has no contract", async () => {
