@@ -3,7 +3,7 @@ import { type AnalyticsStore, TallyhouseError } from "@tallyhouse/domain";
 import { pause } from "@tallyhouse/runtime";
 import { until } from "@tallyhouse/testkit";
 import { expect, test } from "vitest";
-import { activate, METERS, nthEvent, openWorld, recordOf, runAggregator } from "./world.ts";
+import { activate, HANG_MS, METERS, nthEvent, openWorld, recordOf, runAggregator } from "./world.ts";
 
 const LIVES = 4;
 const EVENTS_PER_LIFE = 100;
@@ -31,7 +31,7 @@ function mortal(store: AnalyticsStore): { store: AnalyticsStore; kill(): void } 
   };
 }
 
-test("G3 nothing looks like a fault while writers write, die and come back", { timeout: 300_000 }, async () => {
+test("G3 nothing looks like a fault while writers write, die and come back", { timeout: 2 * HANG_MS }, async () => {
   const world = await openWorld({ bookingWindowSeconds: 1, isLive: true });
   const stop = new AbortController();
   const findings: unknown[] = [];
@@ -64,7 +64,7 @@ test("G3 nothing looks like a fault while writers write, die and come back", { t
           );
           return Number(now?.rows) > Number(before?.rows);
         },
-        { timeoutMs: 30_000, what: "this life stores something" },
+        { timeoutMs: HANG_MS, what: "this life stores something" },
       );
       process.kill();
       // Its stop is not waited for: what it still writes lands beside its successor's rows.
@@ -72,7 +72,7 @@ test("G3 nothing looks like a fault while writers write, die and come back", { t
     }
     await world.fold();
     const atTheEnd = audits;
-    await until(() => audits > atTheEnd + 1, { timeoutMs: 120_000, what: "an audit of everything" });
+    await until(() => audits > atTheEnd + 1, { timeoutMs: HANG_MS, what: "an audit of everything" });
   } finally {
     stop.abort();
     await auditing;

@@ -6,6 +6,7 @@ import { handsOn } from "./hands.ts";
 import {
   activate,
   controlOf,
+  HANG_MS,
   nthEvent,
   openWorld,
   PARTITIONS,
@@ -18,7 +19,7 @@ import {
 } from "./world.ts";
 
 const HOUR_MS = 3_600_000;
-const HOOK_TIMEOUT_MS = 240_000;
+const HOOK_TIMEOUT_MS = 2 * HANG_MS;
 const NEW_PARTITIONS = 2 * PARTITIONS;
 /** The first half an hour of traffic of {@link sendTraffic}: the events of these numbers were counted, or have a fate of their own. */
 const FIRST_EVENTS = 120;
@@ -82,7 +83,7 @@ async function foldWithBackfills(): Promise<void> {
     return row?.rows === String(LATE.length * NEW_PARTITIONS);
   };
   await until(async () => aggregator.isStored() && (await isBackfilled()), {
-    timeoutMs: 60_000,
+    timeoutMs: HANG_MS,
     what: "everything is stored and backfilled",
   });
   aggregator.stop();

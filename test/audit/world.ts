@@ -27,6 +27,8 @@ export const PARTITIONS = 3;
 const MIGRATIONS = new URL("../../infra/clickhouse", import.meta.url).pathname;
 const KEY: ControlKey = { name: "test", secret: Buffer.from("signing key of this test") };
 const MINUTE_MS = 60_000;
+/** Of a wait that ends in seconds: the suite runs at low priority beside others (.ci/run), so only a hang takes longer. */
+export const HANG_MS = 240_000;
 
 /** The stream of these tests, and what the auditor is told of it. */
 export const STREAM = { streamId: 1, partitionCount: PARTITIONS, bookingWindowSeconds: 900, predecessors: [] };
@@ -98,7 +100,7 @@ function worldOf(
     },
     async fold() {
       const aggregator = runAggregator(world, analytics);
-      await until(aggregator.isStored, { timeoutMs: 60_000, what: "everything is stored" });
+      await until(aggregator.isStored, { timeoutMs: HANG_MS, what: "everything is stored" });
       aggregator.stop();
       await aggregator.ended;
     },

@@ -58,7 +58,7 @@ test(
         const load = client.run(child.signal);
         const isUnderLoad = kill % 5 !== 0;
         if (isUnderLoad) {
-          await until(() => client.acknowledged.size > acknowledgedBefore, { timeoutMs: 30_000, what: "a 202" });
+          await until(() => client.acknowledged.size > acknowledgedBefore, { timeoutMs: 120_000, what: "a 202" });
         }
         // time passes here: the moment of the kill is the random choice under test, not a condition.
         await pause(random() * LIFE_MAX_MS);

@@ -33,6 +33,7 @@ import { LARGEST_CUSTOMER, MONTH_DAYS, MONTH_STREAM, storeActivations, storeDay 
 const INFRA = fileURLToPath(new URL("../../infra", import.meta.url));
 const VERIFIER = fileURLToPath(new URL("../../tools/verify-statement.py", import.meta.url));
 const TOKEN = "svc_live_th_benchbenchbenchbench";
+const HEADERS = { authorization: `Bearer ${TOKEN}` };
 const ASKS = 20;
 const MINUTE_MS = 60_000;
 
@@ -117,7 +118,7 @@ async function seal(analytics: AnalyticsStore, control: ControlStore, fromAt: nu
   const definitions = await readDefinitions(analytics, MONTH_STREAM, { mode: "live" });
   const question = { mode: "live", customer: LARGEST_CUSTOMER, period, cutAt, plan: planOf() } as const;
   const count = await countPeriod(analytics, { watermarkAt, definitions }, question);
-  assert(count.kind === "counted", `a counted period: ${JSON.stringify(count)}`);
+  assert(count.kind === "counted", `a counted period: ${count.kind}`);
   const document = buildStatement({
     ...question,
     ...count,
@@ -167,8 +168,6 @@ async function openConsole(analytics: AnalyticsStore, control: ControlStore) {
     },
   );
 }
-
-const HEADERS = { authorization: `Bearer ${TOKEN}` };
 
 /** Every question of every line, turn by turn. */
 async function askAll(url: string, { id, plan }: StatementDocument): Promise<Record<string, number>> {

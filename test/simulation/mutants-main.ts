@@ -1,6 +1,7 @@
 /**
  * `npm run test:mutants [-- --only TEXT] [--sample N] [--seeds N]`: builds each fault of mutants.ts into a copy of the sources and
- * shows which guarantee notices. Ends with `N passed, N failed`; fails when one survives, or when the sources themselves fail.
+ * shows which guarantee notices: N schedules (40) tell the share that fails, then the first that fails is sought in up to N (2,000).
+ * Ends with `N passed, N failed`; fails when one survives, or when the sources themselves fail.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,6 +16,8 @@ import { simulate, type Suite } from "./workers.ts";
 const ROOT = join(import.meta.dirname, "../..");
 /** Schedules of the aggregator in the time of one of the reporter, whose sample is so much smaller. */
 const REPORTER_SHARE = 4;
+/** A test that is slow, because the machine is busy, has found nothing. */
+const HANG_MS = 240_000;
 const COLUMNS = [46, 10, 16, 10] as const;
 
 const { values: given } = parseArgs({
@@ -94,6 +97,8 @@ async function judgeByTests(root: string, how: Extract<Mutant["judge"], { kind: 
     "--config",
     join(root, "vitest.config.ts"),
     `--outputFile.json=${report}`,
+    `--testTimeout=${HANG_MS}`,
+    `--hookTimeout=${HANG_MS}`,
     how.file,
   ];
   const output = await runVitest(args);

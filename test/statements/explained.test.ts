@@ -86,17 +86,21 @@ function periodBefore(endAt: number): { readonly startAt: number; readonly inter
     : { startAt: addMonths(endAt, -12), interval: "year" };
 }
 
-const usage = (number: number, endAt: number) => ({
+/** A whole second some seconds ahead. */
+const soon = (): number => Math.ceil(Date.now() / 1_000 + 10) * 1_000;
+
+const usage = (number: number, nowAt: number) => ({
   id: `evt-${number}`,
   customer: "acme",
   type: "llm.request",
-  // Over the last three weeks of the period, one of them in its last second.
-  time: new Date(endAt - 1 - Math.floor((number * 20 * DAY_MS) / EVENTS)).toISOString(),
+  // Over the last three weeks of the period.
+  time: new Date(nowAt - Math.floor((number * 20 * DAY_MS) / EVENTS)).toISOString(),
   data: { inputTokens: number, outputTokens: 1, model: number % 3 === 0 ? "large" : "small" },
 });
 
-async function openPeriod(endAt: number): Promise<void> {
-  const { startAt, interval } = periodBefore(endAt);
+/** Usage first, and the plan when all of it is counted: its period ends a moment later, or has just ended where the machine is slow. */
+async function openPeriod(): Promise<void> {
+  const { interval } = periodBefore(soon());
   const file = join(FOLDER, "plans.yaml");
   writeFileSync(
     file,
@@ -113,21 +117,27 @@ plans:
   );
   await tallyhouse("plans", "apply", file, "--reason", "first prices");
   await tallyhouse("customers", "create", "acme", "--name", "Acme Ltd", "--billing", "none");
-  await tallyhouse("customers", "set-plan", "acme", "pro", "--from", formatInstant(startAt), "--reason", "order 1");
+  const nowAt = Date.now();
   const answer = await fetch(`${running.url}/v1/events`, {
     method: "POST",
     headers: { authorization: `Bearer ${running.token}`, "content-type": "application/json" },
-    body: JSON.stringify(Array.from({ length: EVENTS }, (_, number) => usage(number, endAt))),
+    body: JSON.stringify(Array.from({ length: EVENTS }, (_, number) => usage(number, nowAt))),
   });
   expect(answer.status).toBe(202);
+  const span = new URLSearchParams({ from: formatInstant(nowAt - 30 * DAY_MS), to: formatInstant(nowAt + DAY_MS) });
+  const counted = `/v1/usage?customer=acme&meter=llm_requests&${span.toString()}`;
+  await until(async () => (await get<{ data: { quantity: string }[] }>(counted)).data[0]?.quantity === String(EVENTS), {
+    timeoutMs: SEAL_TIMEOUT_MS,
+    what: "all usage is counted",
+  });
+  const { startAt } = periodBefore(soon());
+  await tallyhouse("customers", "set-plan", "acme", "pro", "--from", formatInstant(startAt), "--reason", "order 1");
 }
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);
 
 test("G8: a closed period is sealed, explained, exported and verified; a later void is an adjustment", async () => {
-  // Long enough ahead that everything is sent before the period is cut.
-  const endAt = Math.ceil(Date.now() / 1_000 + 30) * 1_000;
-  await openPeriod(endAt);
+  await openPeriod();
   await until(async () => (await invoices()).data.length === 1, { timeoutMs: SEAL_TIMEOUT_MS, what: "a statement" });
   const [statement] = (await invoices()).data;
   const id = statement?.id ?? "";

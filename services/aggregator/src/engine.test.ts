@@ -61,7 +61,7 @@ async function openOn(log: MemoryLog, store = realStore(), stream = STREAM): Pro
   await log.subscribe(aggregator.partitions);
   await Promise.race([
     aggregator.failed,
-    until(() => aggregator.status().partitions.every(({ state }) => state !== "opening")),
+    until(() => aggregator.status().partitions.every(({ state }) => state !== "opening"), { timeoutMs: 60_000 }),
   ]);
   return aggregator;
 }

@@ -9,8 +9,8 @@ export const INVOICE_LIMITS = {
   eventsMax: 10_000,
   /** Reads of one page of usage events: an item that takes few of its meter's must not hold up an answer. */
   eventReadsMax: 3,
-  /** Windows of one page: 31 days, so a month is one page. */
-  windowsMax: 2_976,
+  /** Windows of one page: 31 days, and one that the period cuts on both sides, so a month is one page. */
+  windowsMax: 2_977,
   /** Usage events folded for one page of windows: those of the two windows that the period cuts, and of corrected ones that do not add up. */
   foldedEventsMax: 20_000_000,
 } as const;
