@@ -108,11 +108,13 @@ export class Faults {
       case "call":
         return this.#locks.hold(["clickhouse"], () => this.#killAtCall(point, how));
       case "zombie":
-        return this.#onAggregator(how, (name) => this.#zombie(name, point.stage, how));
+        return this.#withoutOne(() => this.#onAggregator(how, (name) => this.#zombie(name, point.stage, how)));
       case "twin":
         return this.#locks.hold(["twin"], () => this.#twin(how));
       case "proxy":
-        return this.#onAggregator(how, (name) => this.#proxyFault(name, point.how, how));
+        return point.how === "hold"
+          ? this.#withoutOne(() => this.#onAggregator(how, (name) => this.#proxyFault(name, "hold", how)))
+          : this.#onAggregator(how, (name) => this.#proxyFault(name, point.how, how));
       case "offsets":
         return this.#locks.hold([...AGGREGATORS], () => this.#moveOffsets(point.how, how));
       case "clock":
@@ -122,6 +124,11 @@ export class Faults {
       default:
         throw new Error(`no such point: ${JSON.stringify(point satisfies never)}`);
     }
+  }
+
+  /** For faults that wait until the other aggregator has taken over: two of them at once would wait for each other. */
+  async #withoutOne(use: () => Promise<boolean>): Promise<boolean> {
+    return this.#locks.hold(["takeover"], use);
   }
 
   /** On one of the two; where that one sends nothing, on the other. */
