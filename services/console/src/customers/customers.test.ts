@@ -348,10 +348,37 @@ describe("another mode", () => {
     expect((await world.post(url, { plan: "pro", ...WHO }, "test")).body).toMatchObject({ code: "CUSTOMER_UNKNOWN" });
     expect((await create({ name: "theirs" }, "test")).status).toBe(201);
     expect(await show("test")).toMatchObject({ name: "theirs", plan: null, assignments: [], contracts: 0 });
-    for (const path of ["/admin/v1/customers", "/admin/v1/audit-log", `/admin/v1/audit-log?subject=customer/${id}`]) {
+    await unbilledUsage("SENTINEL-unknown", "2026-11-01T00:00:00Z");
+    for (const path of [
+      "/admin/v1/customers",
+      "/admin/v1/customers/unbilled",
+      "/admin/v1/audit-log",
+      `/admin/v1/audit-log?subject=customer/${id}`,
+    ]) {
       expect((await world.get(path, "test")).text).not.toMatch(/SENTINEL/);
       expect((await world.get(path)).text).toMatch(/SENTINEL/);
     }
+  });
+});
+
+describe("unbilled usage", () => {
+  it("is listed by customer with its reason, page by page, without customers whose billing is none", async () => {
+    const names = ["known", "none", "unknown"].map((name) => `u${count}-${name}`);
+    await create({ id: names[0] });
+    await create({ id: names[1], billing: "none" });
+    for (const name of names) await unbilledUsage(name, "2026-11-02T06:00:00Z");
+    await unbilledUsage(names[0] ?? "", "2026-11-09T06:00:00Z");
+    const page = async (query: string): Promise<Record<string, unknown>> =>
+      (await world.get(`/admin/v1/customers/unbilled?after=u${count}&${query}`)).body;
+    const first = {
+      customer: names[0],
+      reason: "no_plan",
+      firstAt: "2026-11-02T06:00:00Z",
+      lastAt: "2026-11-09T06:15:00Z",
+    };
+    const second = { ...first, customer: names[2], reason: "no_customer", lastAt: "2026-11-02T06:15:00Z" };
+    expect(await page("limit=10")).toEqual({ mode: "live", customers: [first, second], next: null });
+    expect(await page("limit=1")).toEqual({ mode: "live", customers: [first], next: names[0] });
   });
 });
 
@@ -416,6 +443,15 @@ describe("a crash", () => {
     expect(crashes).toBeGreaterThan(12);
   });
 });
+
+/** As the reporter would have listed one window of usage. */
+async function unbilledUsage(customer: string, from: string): Promise<void> {
+  await world.control.query(
+    `INSERT INTO unbilled (mode, customer_id, gap_at, first_at, last_at)
+     VALUES ('live', $1, $2::timestamptz, $2::timestamptz, $2::timestamptz + INTERVAL '15 minutes')`,
+    [customer, from],
+  );
+}
 
 /** The control store of a process that dies within a transaction, after so many statements of it. */
 function failingAfter(statements: number): typeof world.control {
