@@ -82,20 +82,14 @@ export function issuesOf(error: z.ZodError | undefined): FieldIssue[] {
 
 function flatIssue(issue: z.core.$ZodIssue, parent: FieldPath): FieldIssue[] {
   const path = [...parent, ...issue.path];
-  switch (issue.code) {
-    case "unrecognized_keys":
-      return issue.keys.map((name) => ({ path: [...path, name], rule: "is not a known key" }));
-    case "invalid_key":
-      return [{ path, rule: issue.issues[0]?.message ?? issue.message }];
-    case "invalid_union": {
-      // A branch that complains of something inside the value took the value for its own.
-      const meant = issue.errors.find((branch) => branch.every((each) => each.path.length > 0 || hasKeys(each)));
-      if (meant === undefined || meant.length === 0) return [{ path, rule: issue.message }];
-      return meant.flatMap((each) => flatIssue(each, path));
-    }
-    default:
-      return [{ path, rule: issue.message }];
-  }
+  if (issue.code === "unrecognized_keys")
+    return issue.keys.map((name) => ({ path: [...path, name], rule: "is not a known key" }));
+  if (issue.code === "invalid_key") return [{ path, rule: issue.issues[0]?.message ?? issue.message }];
+  if (issue.code !== "invalid_union") return [{ path, rule: issue.message }];
+  // A branch that complains of something inside the value took the value for its own.
+  const meant = issue.errors.find((branch) => branch.every((each) => each.path.length > 0 || hasKeys(each)));
+  if (meant === undefined || meant.length === 0) return [{ path, rule: issue.message }];
+  return meant.flatMap((each) => flatIssue(each, path));
 }
 
 function hasKeys(issue: z.core.$ZodIssue): boolean {

@@ -4,7 +4,7 @@ import type { EndpointRule, Plan } from "./plan.ts";
 import { planOf } from "./plan-defaults.ts";
 import { planPartsOf } from "./plan-parts.ts";
 import { planIssues } from "./plan-rules.ts";
-import { DeclaredPlanSchema } from "./plan-schema.ts";
+import { type DeclaredPlan, DeclaredPlanSchema } from "./plan-schema.ts";
 
 /** The plan that a contract makes, whole and valid; or every wrong field of it. */
 export type ContractReading =
@@ -34,6 +34,7 @@ export function applyContract(
   const issues = [
     ...issuesOf(parsed.error),
     ...openFields(merged),
+    ...(parsed.success ? changedMeters(plan, parsed.data.items) : []),
     ...planIssues(planPartsOf(plan.key, merged, {}), { endpoints: context.endpoints ?? [], plans: plans ?? null }),
   ];
   if (parsed.success && issues.length === 0) return { kind: "plan", plan: planOf(plan.key, parsed.data, {}) };
@@ -45,6 +46,17 @@ function openFields(merged: JsonObject): FieldIssue[] {
   return ["price", "limits", "items"]
     .filter((name) => merged[name] === "custom")
     .map((name) => ({ path: [name], rule: "is custom in the plan: the contract must set it" }));
+}
+
+/** An item means one meter for every customer of the plan. */
+function changedMeters(plan: Plan, items: DeclaredPlan["items"]): FieldIssue[] {
+  if (plan.items === "custom" || items === "custom") return [];
+  const before = new Map(Object.entries(plan.items));
+  return Object.entries(items).flatMap(([key, { meter }]) => {
+    const own = before.get(key)?.meter ?? meter;
+    if (own === meter) return [];
+    return [{ path: ["items", key, "meter"], rule: `is "${own}" in the plan; another meter is another item` }];
+  });
 }
 
 /** A plan as a file would declare it: without what it does not have. */

@@ -1,10 +1,12 @@
 /** The shapes of a plans file, field by field. What fields mean to each other is judged in plan-rules.ts. */
-import { textOfJson } from "@tallyhouse/domain";
+import { DIMENSION_BYTES_MAX, textOfJson } from "@tallyhouse/domain";
 import { minorDigitsOf } from "@tallyhouse/pricing";
 import { z } from "zod";
 
 /** Plans, items, bundles and meters are named alike. */
-const keyText = z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, "must match [a-z][a-z0-9_]{0,62}");
+const keyText = z
+  .string({ error: "must match [a-z][a-z0-9_]{0,62}" })
+  .regex(/^[a-z][a-z0-9_]{0,62}$/, "must match [a-z][a-z0-9_]{0,62}");
 const nameText = z.string().regex(/^[a-z][a-zA-Z0-9_]{0,62}$/, "must match [a-z][a-zA-Z0-9_]{0,62}");
 /** Words for people: one line. */
 const words = z
@@ -106,13 +108,18 @@ const PRICE = z.discriminatedUnion(
   { error: "must be one of per_unit, package, graduated, volume" },
 );
 
+const exactNumber = z
+  .number()
+  .refine((value) => !Number.isInteger(value) || Number.isSafeInteger(value), "2^53 and more must be written as text");
 const dimensionValue = z
-  .union([z.string(), z.number(), z.boolean()], { error: "must be text, a number or a boolean" })
-  .transform((value) => textOfJson(value) ?? "");
+  .union([z.string(), exactNumber, z.boolean()], { error: "must be text, a number or a boolean" })
+  .transform((value) => textOfJson(value) ?? "")
+  // Longer values are stored with a digest in their place, and would never be met.
+  .refine((text) => Buffer.byteLength(text) <= DIMENSION_BYTES_MAX, `has over ${DIMENSION_BYTES_MAX} bytes`);
 /** A value or a list; stored as a sorted list without repeats: what it matches is a set. */
 const whereValues = z
   .union([dimensionValue.transform((value) => [value]), z.array(dimensionValue).min(1).max(100)], {
-    error: "must be a value or a list of 1 to 100 values",
+    error: "must be a value or a list of 1 to 100 values; whole numbers of 2^53 and more as text",
   })
   .transform((values) => [...new Set(values)].sort());
 
@@ -146,9 +153,10 @@ const currency = z
     (code) => minorDigitsOf(code) !== null,
     "must be an ISO 4217 code in lower case that can be billed, such as usd",
   );
+const monthOrYear = z.enum(["month", "year"], { error: "must be month or year" });
 const sharedFields = {
   currency: currency.optional(),
-  interval: z.enum(["month", "year"], { error: "must be month or year" }).optional(),
+  interval: monthOrYear.optional(),
   alerts: z
     .array(atLeastOne.max(1_000, "must be at most 1000"))
     .max(20)

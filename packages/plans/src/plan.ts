@@ -44,7 +44,8 @@ export interface Plan {
   readonly key: string;
   readonly currency: string;
   readonly interval: Interval;
-  readonly price: DecimalText | "custom";
+  /** Fee of a period, or `custom`. */
+  readonly price: DecimalText;
   readonly billing: "stripe" | "none";
   readonly alerts: readonly number[];
   readonly latePolicy: "carry_forward" | "invoice_item" | "credit_note" | "write_off";

@@ -242,6 +242,12 @@ describe("rules at their edges", () => {
   }
 
   it.each([
+    [
+      "a number that no double holds",
+      item(`where: {a: 9007199254740993}, included: "1", policy: block`),
+      "2^53 and more",
+    ],
+    ["a long value", item(`where: {a: [${"é".repeat(129)}]}, included: "1", policy: block`), "has over 256 bytes"],
     ["thirteen digits", perUnit("1000000000000"), "has over 12 digits"],
     ["a leading zero", perUnit("01"), "must be decimal text"],
     ["an exponent", perUnit("1e3"), "must be decimal text"],

@@ -3,7 +3,7 @@ import type { ErrorCode, ProblemCode } from "@tallyhouse/domain";
 import type { FastifyReply } from "fastify";
 import type { z } from "zod";
 
-/** One wrong field of a request: where, and which rule it broke. `line` only for a meters file, counted from 1. */
+/** One wrong field of a request: where, and which rule it broke. `line` only for a meters or plans file, counted from 1. */
 export interface FieldProblem {
   readonly field: string;
   readonly rule: string;

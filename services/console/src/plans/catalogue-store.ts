@@ -92,12 +92,20 @@ function knownOf(versions: readonly MeterRow[], now: number): KnownMeter | null 
   };
 }
 
-/** How many customers are on each of the plans, now or by an assignment to come. Plans without any are left out. */
+/**
+ * How many customers are on each of the plans, now or by an assignment to come; of all of them, or of those who have no contract for
+ * it. Plans without any are left out.
+ */
 export async function readCustomersOfPlans(
   store: SqlRunner,
-  input: { readonly mode: Mode; readonly plans: readonly string[]; readonly now: number },
+  input: {
+    readonly mode: Mode;
+    readonly plans: readonly string[];
+    readonly now: number;
+    readonly isWithoutContract: boolean;
+  },
 ): Promise<Map<string, number>> {
-  const { mode, plans, now } = input;
+  const { mode, plans, now, isWithoutContract } = input;
   if (plans.length === 0) return new Map();
   const rows = await store.query<{ plan: string; customers: number }>(
     `SELECT plan_key AS plan, count(DISTINCT customer_id)::int AS customers FROM customer_assignment AS mine
@@ -106,8 +114,11 @@ export async function readCustomersOfPlans(
          SELECT FROM customer_assignment AS later
          WHERE later.mode = mine.mode AND later.customer_id = mine.customer_id AND later.superseded_at IS NULL
            AND later.effective_at > mine.effective_at AND later.effective_at <= $3))
+       AND (NOT $4::boolean OR NOT EXISTS (
+         SELECT FROM customer_contract AS contract
+         WHERE contract.mode = mine.mode AND contract.customer_id = mine.customer_id AND contract.plan_key = mine.plan_key))
      GROUP BY plan_key`,
-    [mode, plans, new Date(now)],
+    [mode, plans, new Date(now), isWithoutContract],
   );
   return new Map(rows.map(({ plan, customers }) => [plan, customers]));
 }

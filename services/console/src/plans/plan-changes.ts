@@ -6,6 +6,7 @@ import {
   contentDigest,
   diffPlans,
   type KnownMeter,
+  type Plan,
   planDigest,
   type PlanDifference,
   type PlansFile,
@@ -39,7 +40,7 @@ export interface CatalogueChange {
 
 /** A change with the version that it makes. */
 interface PlannedChange extends CatalogueChange {
-  readonly before: unknown;
+  readonly before: CatalogueVersion | null;
   readonly body: object | null;
   readonly digest: string;
 }
@@ -91,11 +92,13 @@ export function applyCatalogue(
   return control.transaction(async (tx): Promise<ChangesOutcome> => {
     const outcome = await planCatalogue(tx, mode, input);
     if (outcome.kind === "problem") return outcome;
-    for (const { kind, key, change, version, digest, body, before } of outcome.changes) {
-      if (body === null || change === "none" || change === "missing") continue;
-      await insertCatalogueVersion(tx, mode, { kind, key, version, digest, body, createdAt: now, createdBy: actor });
-      const subject = { kind, id: key };
-      await writeAudit(tx, { mode, at: now, actor, action: `${kind}.apply`, subject, before, after: body, reason });
+    for (const { kind, key, version, digest, body, before, ...planned } of outcome.changes) {
+      if (body === null || planned.change === "none") continue;
+      // Never before its predecessor, whatever another console's clock said: what rates a period is found by these instants.
+      const createdAt = Math.max(now, before?.createdAt ?? 0);
+      await insertCatalogueVersion(tx, mode, { kind, key, version, digest, body, createdAt, createdBy: actor });
+      const change = { action: `${kind}.apply`, subject: { kind, id: key }, before: before?.body ?? null, after: body };
+      await writeAudit(tx, { mode, at: now, actor, reason, ...change });
     }
     return { kind: "changes", changes: outcome.changes.map(shown) };
   });
@@ -119,7 +122,16 @@ async function planCatalogue(
   const changes = changesOf(file, versions, meters);
   const keysOf = (change: CatalogueChange["change"]): string[] =>
     changes.filter((each) => each.kind === "plan" && each.change === change).map(({ key }) => key);
-  const customers = await readCustomersOfPlans(store, { mode, plans: keysOf("missing"), now });
+  const customers = { mode, now };
+  const missing = await readCustomersOfPlans(store, {
+    ...customers,
+    plans: keysOf("missing"),
+    isWithoutContract: false,
+  });
+  const converted = changes.filter(isOtherCurrency).map(({ key }) => key);
+  const paid = await readCustomersOfPlans(store, { ...customers, plans: converted, isWithoutContract: false });
+  const open = file.plans.filter(isOpen).map(({ key }) => key);
+  const helpless = await readCustomersOfPlans(store, { ...customers, plans: open, isWithoutContract: true });
   const contracts = await readStandingContracts(store, { mode, plans: keysOf("new-version"), now });
   const problem = refusalOf([
     { code: "PLANS_INVALID", status: 400, problems: meterIssues(file, meters).map(at) },
@@ -127,14 +139,46 @@ async function planCatalogue(
     {
       code: "PLAN_IN_USE",
       status: 409,
-      problems: [...customers].map(([key, count]) => {
-        const who = count === 1 ? "1 customer is" : `${count} customers are`;
-        return at({ path: ["plans"], rule: `"${key}" is missing, and ${who} on it: keep it, or move them first` });
-      }),
+      problems: [...customersMissing(missing), ...customersConverted(paid), ...customersHelpless(helpless)].map(at),
     },
     { code: "PLAN_BREAKS_CONTRACT", status: 409, problems: brokenContracts(file, contracts).map(at) },
   ]);
   return problem === null ? { kind: "changes", changes } : { kind: "problem", problem };
+}
+
+/** Whether only a contract makes it whole. */
+function isOpen({ price, limits, items }: Plan): boolean {
+  return price === "custom" || limits === "custom" || items === "custom";
+}
+
+/** Whether a plan would be in another currency than before. */
+function isOtherCurrency({ kind, before, body }: PlannedChange): boolean {
+  if (kind !== "plan" || before === null || body === null) return false;
+  return (before.body as PlanBody).plan.currency !== (body as PlanBody).plan.currency;
+}
+
+function peopleOf(count: number): string {
+  return count === 1 ? "1 customer is" : `${count} customers are`;
+}
+
+function customersMissing(customers: ReadonlyMap<string, number>): FieldIssue[] {
+  return [...customers].map(([key, count]) => {
+    return { path: ["plans"], rule: `"${key}" is missing, and ${peopleOf(count)} on it: keep it, or move them first` };
+  });
+}
+
+function customersConverted(customers: ReadonlyMap<string, number>): FieldIssue[] {
+  return [...customers].map(([key, count]) => {
+    const rule = `is another than before, and ${peopleOf(count)} on it: a customer's currency never changes`;
+    return { path: ["plans", key, "currency"], rule };
+  });
+}
+
+function customersHelpless(customers: ReadonlyMap<string, number>): FieldIssue[] {
+  return [...customers].map(([key, count]) => {
+    const rule = `has custom fields, and ${peopleOf(count)} on it without a contract: make their contracts first`;
+    return { path: ["plans", key], rule };
+  });
 }
 
 /** The first code that has problems, with the problems of all. */
@@ -221,9 +265,11 @@ function changesOf(
   for (const [key, bundle] of Object.entries(bundles))
     changes.push(changeOf({ kind: "bundle", key, body: bundle, digest: contentDigest(bundle) }, newest));
   const given = new Set(changes.map(({ kind, key }) => `${kind} ${key}`));
-  for (const [name, { kind, key, version, digest, body }] of newest)
+  for (const [name, known] of newest) {
+    const { kind, key, version, digest } = known;
     if (!given.has(name))
-      changes.push({ kind, key, change: "missing", version, differences: [], before: body, body: null, digest });
+      changes.push({ kind, key, change: "missing", version, differences: [], before: known, body: null, digest });
+  }
   return changes;
 }
 
@@ -234,9 +280,9 @@ function changeOf(
   const before = newest.get(`${made.kind} ${made.key}`);
   if (before === undefined) return { ...made, change: "new", version: 1, differences: [], before: null };
   const { version, digest, body } = before;
-  if (digest === made.digest) return { ...made, change: "none", version, differences: [], before: body };
+  if (digest === made.digest) return { ...made, change: "none", version, differences: [], before };
   const differences = diffPlans(comparable(body), comparable(made.body));
-  return { ...made, change: "new-version", version: version + 1, differences, before: body };
+  return { ...made, change: "new-version", version: version + 1, differences, before };
 }
 
 /** A plan's fields stand beside its meter versions, so that they are told by their own names. */

@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { parsePlansFile } from "@tallyhouse/plans";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { openTestConsole, type TestConsole } from "../test-support.ts";
 
@@ -14,7 +16,7 @@ meters:
 beforeAll(async () => {
   world = await openTestConsole(NOON);
   for (const mode of ["live", "test"] as const)
-    expect((await world.post("/admin/v1/meters/apply?wait=0s", { file: METERS }, mode)).status).toBe(202);
+    await world.post("/admin/v1/meters/apply?wait=0s", { file: METERS }, mode);
 });
 beforeEach(async () => {
   // What never changes in the product is emptied between tests alone, with its guards off.
@@ -181,6 +183,19 @@ describe("plans diff and apply", () => {
     expect(await apply(file)).toEqual(["plan free new v1", "plan pro new v1"]);
   });
 
+  it("dates a version never before its predecessor", async () => {
+    await apply(fileOf(PRO("0.002")));
+    world.clock.at = NOON - 60_000;
+    await apply(fileOf(PRO("0.003")));
+    world.clock.at = NOON;
+    const { body } = await world.get("/admin/v1/plans/pro");
+    const at = "2026-11-20T12:00:00Z";
+    expect(body["versions"]).toMatchObject([
+      { version: 2, createdAt: at },
+      { version: 1, createdAt: at },
+    ]);
+  });
+
   it("has rows that nobody edits or deletes", async () => {
     await apply(fileOf(FREE));
     await expect(world.control.query("UPDATE catalogue_version SET version = 2")).rejects.toThrow(/never change/);
@@ -197,6 +212,41 @@ describe("plans diff and apply", () => {
       "/reason",
       "/x",
     ]);
+  });
+});
+
+describe("examples/plans.yaml", () => {
+  const exampleOf = (name: string): string =>
+    readFileSync(new URL(`../../../../examples/${name}`, import.meta.url), "utf8");
+
+  it("applies over the meters of examples/meters.yaml, and shows every shape of price", async () => {
+    await world.post("/admin/v1/meters/apply?wait=0s", { file: exampleOf("meters.yaml") });
+    const changes = await apply(exampleOf("plans.yaml"));
+    expect(changes).toHaveLength(11);
+    expect(changes.every((change) => change.endsWith(" new v1"))).toBe(true);
+    const reading = parsePlansFile(exampleOf("plans.yaml"));
+    if (reading.kind === "problems") throw new Error("it has problems");
+    const { plans, bundles } = reading.file;
+    const items = plans.flatMap((plan) => (plan.items === "custom" ? [] : Object.values(plan.items)));
+    const prices = items.flatMap(({ price }) => (price === null ? [] : [price]));
+    const shapes = prices.map((price) => (price.model === "package" ? `package ${price.round}` : price.model));
+    expect([...new Set(shapes)].toSorted()).toEqual(["graduated", "package down", "package up", "per_unit", "volume"]);
+    expect(JSON.stringify(prices)).toContain('"flat":"5"');
+    expect([...new Set(items.map(({ policy }) => policy))].toSorted()).toEqual([
+      "auto_upgrade",
+      "block",
+      "overage",
+      "throttle",
+    ]);
+    const charged = items.filter(({ policy }) => policy === "overage");
+    expect(charged.some(({ included }) => included !== null)).toBe(true);
+    expect(items.some(({ where }) => (where["model"]?.length ?? 0) > 1)).toBe(true);
+    // Currencies with two decimals, none and three.
+    expect(new Set(plans.map(({ currency }) => currency))).toEqual(new Set(["usd", "jpy", "kwd"]));
+    expect(new Set(plans.map(({ interval }) => interval))).toEqual(new Set(["month", "year"]));
+    expect(plans.filter(({ price, limits, items: all }) => price === limits && limits === all)).toHaveLength(1);
+    const meters = new Set(Object.values(bundles).map(({ meter }) => meter));
+    expect(items.some(({ policy, meter }) => policy === "block" && meters.has(meter))).toBe(true);
   });
 });
 
@@ -275,6 +325,40 @@ describe("plans that customers have", () => {
     await assign("acme", "pro", NOON + 5_000);
     expect((await refusal(fileOf(FREE)))[0]).toBe("409 PLAN_IN_USE");
     world.clock.at = NOON;
+  });
+
+  it("keep their currency", async () => {
+    const inEuro = fileOf(FREE).replace('price: "0"', 'currency: eur, price: "0"');
+    await apply(fileOf(FREE));
+    await customer("acme", "free");
+    expect(await refusal(inEuro)).toEqual([
+      "409 PLAN_IN_USE",
+      "4 plans.free.currency: is another than before, and 1 customer is on it: a customer's currency never changes",
+    ]);
+    await assign("acme", null, NOON);
+    expect(await apply(inEuro)).toEqual(["plan free new-version v2; ~ currency: usd → eur"]);
+  });
+
+  it("get no custom field while somebody has no contract", async () => {
+    const custom = fileOf("  pro: {price: custom}\n");
+    await apply(fileOf(PRO("0.002")));
+    await customer("acme", "pro");
+    await customer("other", "pro");
+    const contract = (id: string, overrides: object): Promise<unknown> =>
+      world.control.query(
+        `INSERT INTO customer_contract (mode, customer_id, version, plan_key, overrides, meter_versions, effective_at, created_at, created_by, reason)
+         VALUES ('live', $1, 1, 'pro', $2::text::json, '{}', $3, $3, 'kim', 'r')`,
+        [id, JSON.stringify(overrides), new Date(NOON)],
+      );
+    await contract("acme", { price: "30" });
+    const rule = "has custom fields, and 1 customer is on it without a contract: make their contracts first";
+    expect(await refusal(custom)).toEqual(["409 PLAN_IN_USE", `4 plans.pro: ${rule}`]);
+    await contract("other", { features: { sso: true } });
+    const open = "price is custom in the plan: the contract must set it";
+    expect(await refusal(custom)).toEqual([
+      "409 PLAN_BREAKS_CONTRACT",
+      `4 plans.pro: contract 1 of customer "other" would not fit: ${open}`,
+    ]);
   });
 
   it("keep fitting their contracts", async () => {
