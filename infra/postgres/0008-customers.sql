@@ -45,7 +45,7 @@ CREATE UNIQUE INDEX customer_assignment_holds ON customer_assignment (customer_i
   WHERE superseded_at IS NULL;
 CREATE INDEX customer_assignment_by_customer ON customer_assignment (customer_id, mode, id);
 -- Who is on a plan: before one is taken away.
-CREATE INDEX customer_assignment_by_plan ON customer_assignment (plan_key, mode) WHERE superseded_at IS NULL;
+CREATE INDEX customer_assignment_by_plan ON customer_assignment (plan_key) WHERE superseded_at IS NULL;
 
 -- Fields of a plan that one customer has otherwise; a change is a new version. effective_at: the first period that begins at or after
 -- it is rated by the version; 1970 where no period of the plan had begun. overrides is json: text that no driver reorders or rounds.

@@ -158,7 +158,7 @@ function localDay(at: number, timeZone: string): string {
 }
 
 describe("the twelve questions of docs/analytics.md", () => {
-  test("there are ten, and each is answered with rows", async () => {
+  test("there are twelve, and each is answered with rows", async () => {
     expect(QUERIES).toHaveLength(12);
     for (const sql of QUERIES.slice(0, 10)) expect(await ask(sql, PARAMS), sql).not.toHaveLength(0);
     // Of money: no period was billed here; services/reporter asks them where some were.

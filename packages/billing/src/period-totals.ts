@@ -195,7 +195,6 @@ async function readChunk(analytics: AnalyticsStore, context: TotalsContext, fami
   const { definition, groupBy, uses } = family;
   const where = Object.fromEntries([...family.where].map(([name, values]) => [name, [...values]]));
   const spans = uses.map(({ span }) => span);
-  const limits = { rowsMax: ROWS_MAX, eventsMax: EVENTS_MAX };
   const reading = await readTotalsOfMany(analytics, {
     mode,
     cutAt,
@@ -204,7 +203,8 @@ async function readChunk(analytics: AnalyticsStore, context: TotalsContext, fami
     spans,
     groupBy,
     where,
-    ...limits,
+    rowsMax: ROWS_MAX,
+    eventsMax: EVENTS_MAX,
   });
   if (reading.kind === "groups") {
     const byCustomer = new Map(uses.map((use) => [use.span.customer, use]));

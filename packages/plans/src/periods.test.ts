@@ -198,10 +198,10 @@ describe("periodsOf", () => {
   });
 
   it("lays the contract of its plan over the periods that begin at or after it", () => {
-    const contract = (number: number, effective: string, overrides: Record<string, unknown>, plan = "pro") => ({
+    const contract = (number: number, effective: string, given: { price: string; plan?: string }) => ({
       version: number,
-      plan,
-      overrides,
+      plan: given.plan ?? "pro",
+      overrides: { price: given.price },
       meterVersions: {},
       effectiveAt: at(effective),
       createdAt: at("2026-01-01"),
@@ -214,7 +214,7 @@ describe("periodsOf", () => {
         contract(2, "2026-02-15", { price: "30" }),
         contract(3, "2026-03-01", { price: "20" }),
         contract(4, "2026-03-01", { price: "10" }),
-        contract(5, "2026-01-01", { price: "0" }, "scale"),
+        contract(5, "2026-01-01", { price: "0", plan: "scale" }),
       ],
     };
     expect(shown(history, "2026-01-01", "2026-05-01")).toEqual([

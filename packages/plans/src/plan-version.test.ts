@@ -1,3 +1,6 @@
+import { readFileSync } from "node:fs";
+import { parseQuantity, ZERO_QUANTITY } from "@tallyhouse/domain";
+import { rateBill } from "@tallyhouse/pricing";
 import { describe, expect, it } from "vitest";
 import { applyContract } from "./contract.ts";
 import type { ContractVersion } from "./periods.ts";
@@ -277,5 +280,38 @@ describe("ratedPlanOf", () => {
     expect(() => ratedPlanOf(version(planOf(PRO), { calls: 1, bytes: 1 }), broken)).toThrow(
       "contract 2 does not fit pro@3: items.calls.cap is 1, less than the included 1000",
     );
+  });
+});
+
+describe("the plans of examples/plans.yaml", () => {
+  const reading = parsePlansFile(readFileSync(new URL("../../../examples/plans.yaml", import.meta.url), "utf8"));
+  if (reading.kind === "problems") throw new Error(JSON.stringify(reading.problems));
+  const total = (key: string, totals: Record<string, string>): string => {
+    const plan = reading.file.plans.find((each) => each.key === key);
+    if (plan === undefined || plan.items === "custom") throw new Error(`no plan ${key} to rate`);
+    const meterVersions = Object.fromEntries(Object.values(plan.items).map(({ meter }) => [meter, 1]));
+    const version = { mode: "live", key, version: 1, digest: "", plan, meterVersions, createdAt: 0 } as const;
+    const quantities = Object.entries(totals).map(([item, text]) => {
+      return { item, quantity: parseQuantity(text) ?? ZERO_QUANTITY };
+    });
+    return rateBill(ratedPlanOf(version, null), quantities, { startAt: 0, endAt: 1 }).total;
+  };
+
+  it.each([
+    ["free", { requests: "1000" }, "0.00"],
+    ["starter", { requests: "20000" }, "9.90"],
+    // 1,000,000 × 0.00000015 + 2,000,000 × 0.000003
+    ["pay_as_you_go", { small: "1000000", large: "2000000" }, "6.15"],
+    // 49 + 10,000,000 × 0.0000025 + 5 + 5,000,000 × 0.000002 + 100,000 × 0.00001
+    ["team", { requests: "999999", input: "20000000", output: "1100000" }, "90.00"],
+    // 199 + 1,000,001 × 0.0003 + 1 begun package at 2 + 1 full package at 8
+    ["volume", { requests: "1000001", input: "1", output: "1999999" }, "509.00"],
+    ["prepaid", { input: "0" }, "0.00"],
+    // 70000 + 5 × 0.3, half a yen rounded up
+    ["team_jp", { requests: "5" }, "70002"],
+    // 15.125 + 1 × 0.0005, half a fils rounded up
+    ["team_kw", { requests: "100001" }, "15.126"],
+  ])("%s with %j is %s", (key, totals, expected) => {
+    expect(total(key, totals)).toBe(expected);
   });
 });

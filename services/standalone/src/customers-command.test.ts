@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DAY_MS, floorTo, formatInstant } from "@tallyhouse/domain";
 import { addMonths } from "@tallyhouse/plans";
+import { systemClock } from "@tallyhouse/runtime";
 import { until } from "@tallyhouse/testkit";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Standalone, startStandalone } from "./app.ts";
@@ -85,7 +86,7 @@ describe("tallyhouse customers", () => {
     expect(await customers("list", "--search", "acme")).toBe(`${id}\tAcme Ltd\t(no plan)\n`);
 
     await applyPlans();
-    const start = floorTo(Date.now(), DAY_MS);
+    const start = floorTo(systemClock.now(), DAY_MS);
     const [from, next] = [formatInstant(start), formatInstant(addMonths(start, 1))];
     expect(await customers("set-plan", id, "pro", "--from", from, ...WHY)).toBe(
       `decided   ${id} is on pro from ${from}\n`,

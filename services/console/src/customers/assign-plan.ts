@@ -1,7 +1,7 @@
 /** Puts customers on plans: decides when it takes effect, and stores decision, replaced decisions and audit as one. */
 import { readBillingState } from "@tallyhouse/billing";
 import { type ControlStore, type FieldIssue, formatInstant, type SqlRunner } from "@tallyhouse/domain";
-import { applyContract, type Assignment, type BillingHistory } from "@tallyhouse/plans";
+import { applyContract, type Assignment, type BillingHistory, periodsOf } from "@tallyhouse/plans";
 import { writeAudit } from "../admin-audit.ts";
 import type { Authorship, CustomerKey } from "./customer-store.ts";
 import { decideAssignment, type Wanted } from "./decide-assignment.ts";
@@ -9,7 +9,7 @@ import { decideAssignment, type Wanted } from "./decide-assignment.ts";
 export type PlanOutcome =
   | { readonly kind: "decided"; readonly assignment: Assignment; readonly supersedes: readonly Assignment[] }
   | { readonly kind: "unchanged"; readonly since: Assignment | null }
-  | { readonly kind: "refused"; readonly field: "at" | "from"; readonly rule: string }
+  | { readonly kind: "refused"; readonly field: "at" | "from" | "plan"; readonly rule: string }
   | { readonly kind: "customer unknown" | "plan unknown" }
   /** The plan has custom fields that no contract of the customer sets, or a contract that does not fit it. */
   | { readonly kind: "contract needed"; readonly issues: readonly FieldIssue[] };
@@ -31,11 +31,24 @@ export function assignPlan(
     if (wanted.plan !== null && !versions.some(({ key }) => key === wanted.plan)) return { kind: "plan unknown" };
     const decision = decideAssignment(history, wanted, nowAt);
     if (decision.kind !== "decided") return decision;
+    const planned = versions.findLast(({ key }) => key === wanted.plan);
+    const currency = currencyRule(history, { currency: planned?.plan.currency, nowAt });
+    if (currency !== null) return { kind: "refused", field: "plan", rule: currency };
     const issues = misfits(history, decision.assignment);
     if (issues.length > 0) return { kind: "contract needed", issues };
     await store(tx, { ...input, ...decision });
     return decision;
   });
+}
+
+/** Why a customer cannot be billed in the currency; null: it can. Stripe binds a customer to the currency of its first invoice. */
+export function currencyRule(
+  history: BillingHistory,
+  { currency, nowAt }: { readonly currency: string | undefined; readonly nowAt: number },
+): string | null {
+  const begun = periodsOf(history, { startAt: Number.NEGATIVE_INFINITY, endAt: nowAt + 1 }).at(-1);
+  if (currency === undefined || begun === undefined || begun.plan.currency === currency) return null;
+  return `is ${currency}; this customer is billed in ${begun.plan.currency}, and no customer changes its currency`;
 }
 
 /** What keeps the plan from rating the customer's periods from the assignment on: of the version that rates the first, and of later ones. */
@@ -73,7 +86,12 @@ async function store(
     [mode, id, new Date(effectiveAt), plan, new Date(anchorAt), new Date(nowAt), actor, reason],
   );
   await writeAudit(tx, {
-    ...{ mode, actor, reason, at: nowAt, action: "customer.set-plan", subject: { kind: "customer", id } },
+    mode,
+    actor,
+    reason,
+    at: nowAt,
+    action: "customer.set-plan",
+    subject: { kind: "customer", id },
     before: supersedes.length === 0 ? null : supersedes.map(assignmentView),
     after: assignmentView(assignment),
   });

@@ -74,7 +74,13 @@ export async function createCustomer(
     );
     await insertContacts(tx, { mode, id }, fields.contacts);
     await writeAudit(tx, {
-      ...{ mode, actor, reason, at: nowAt, action: "customer.create", before: null, after: fields },
+      mode,
+      actor,
+      reason,
+      at: nowAt,
+      action: "customer.create",
+      before: null,
+      after: fields,
       subject: { kind: "customer", id },
     });
     return { kind: "made", customer: { mode, id, ...fields, createdAt: nowAt, createdBy: actor } };
@@ -95,13 +101,22 @@ export async function changeCustomer(
     const after = { ...merged, contacts: ordered(merged.contacts) };
     if (sameText(before, after)) return known;
     await tx.query("UPDATE customer SET name = $3, zone = $4, billing = $5 WHERE mode = $1 AND customer_id = $2", [
-      ...[mode, id],
-      ...[after.name, after.zone, after.billing],
+      mode,
+      id,
+      after.name,
+      after.zone,
+      after.billing,
     ]);
     await tx.query("DELETE FROM customer_contact WHERE mode = $1 AND customer_id = $2", [mode, id]);
     await insertContacts(tx, { mode, id }, after.contacts);
     await writeAudit(tx, {
-      ...{ mode, actor, reason, at: nowAt, action: "customer.change", before, after },
+      mode,
+      actor,
+      reason,
+      at: nowAt,
+      action: "customer.change",
+      before,
+      after,
       subject: { kind: "customer", id },
     });
     return { ...known, ...after };

@@ -22,6 +22,7 @@ beforeAll(async () => {
   await storePlan(world.control, { key: "pro", version: 1, createdAt: made });
   await storePlan(world.control, { key: "scale", version: 1, createdAt: made, price: "199" });
   await storePlan(world.control, { key: "yearly", version: 1, createdAt: made, interval: "year" });
+  await storePlan(world.control, { key: "pro_jp", version: 1, createdAt: made, currency: "jpy" });
   await storePlan(world.control, { key: "enterprise", version: 1, createdAt: made, price: "custom" });
   await storePlan(world.control, { key: "pro", version: 1, createdAt: made, mode: "test", price: "1" });
 });
@@ -64,12 +65,17 @@ describe("a customer", () => {
     expect(made).toEqual({
       status: 201,
       body: {
-        ...{ id, mode: "live", name: "Acme Ltd", zone: "Europe/Berlin", billing: null },
+        id,
+        mode: "live",
+        name: "Acme Ltd",
+        zone: "Europe/Berlin",
+        billing: null,
         contacts: [
           { kind: "billing", name: null, email: "ar@acme.test" },
           { kind: "technical", name: "Ops", email: "ops@acme.test" },
         ],
-        ...{ createdAt: "2026-11-20T12:34:56Z", createdBy: "kim" },
+        createdAt: "2026-11-20T12:34:56Z",
+        createdBy: "kim",
       },
     });
     world.clock.at += 5_000;
@@ -123,7 +129,10 @@ describe("a customer", () => {
     const [last, first, ...more] = await log();
     expect(more).toHaveLength(1);
     expect(first).toMatchObject({
-      ...{ actor: "kim", action: "customer.change", reason: "order 4711", subject: { kind: "customer", id } },
+      actor: "kim",
+      action: "customer.change",
+      reason: "order 4711",
+      subject: { kind: "customer", id },
       before: { name: "Acme Ltd", billing: null },
       after: { name: "Acme GmbH", billing: "none" },
     });
@@ -155,7 +164,9 @@ describe("a plan", () => {
   it("begins with the UTC day, and changes at the boundary", async () => {
     await create();
     expect((await setPlan("pro")).body).toEqual({
-      ...{ state: "decided", customer: id, replaced: [] },
+      state: "decided",
+      customer: id,
+      replaced: [],
       assignment: { plan: "pro", effectiveAt: "2026-11-20T00:00:00Z", anchorAt: "2026-11-20T00:00:00Z" },
     });
     expect((await setPlan("scale")).body).toMatchObject({
@@ -192,7 +203,8 @@ describe("a plan", () => {
     // A period of the 31st ends on the month's last day at that second.
     const planned = { effectiveAt: "2026-11-30T12:34:56Z", anchorAt: "2026-10-31T12:34:56Z" };
     expect((await setPlan(null, { actor: "lee" })).body).toEqual({
-      ...{ state: "decided", customer: id },
+      state: "decided",
+      customer: id,
       assignment: { plan: null, effectiveAt: planned.effectiveAt, anchorAt: planned.effectiveAt },
       replaced: [{ plan: "scale", ...planned }],
     });
@@ -205,7 +217,10 @@ describe("a plan", () => {
       ],
     });
     expect((await log())[0]).toMatchObject({
-      ...{ actor: "lee", action: "customer.set-plan", before: [{ plan: "scale" }], after: { plan: null } },
+      actor: "lee",
+      action: "customer.set-plan",
+      before: [{ plan: "scale" }],
+      after: { plan: null },
     });
   });
 
@@ -254,6 +269,15 @@ describe("a plan", () => {
     });
   });
 
+  it("keeps the currency of the first one, and so does a contract", async () => {
+    await create();
+    await setPlan("pro");
+    const rule = "is jpy; this customer is billed in usd, and no customer changes its currency";
+    expect(wrong(await setPlan("pro_jp"))).toEqual([`/plan ${rule}`]);
+    expect(wrong(await contract({ overrides: { currency: "jpy" } }))).toEqual([`/overrides/currency ${rule}`]);
+    expect((await show())["assignments"]).toHaveLength(1);
+  });
+
   it.each([
     [{ from: "2025-10-01T00:00:00Z" }, "/from lies more than 400 days back"],
     [{ from: "2037-01-01T00:00:00Z" }, "/from lies more than ten years ahead"],
@@ -284,7 +308,7 @@ describe("a plan", () => {
     await setPlan("pro");
     const answers = await Promise.all([setPlan("scale"), setPlan("yearly")]);
     const replaced = answers.map(({ body }) => (body["replaced"] as unknown[]).length);
-    expect(replaced.toSorted()).toEqual([0, 1]);
+    expect(replaced.toSorted((a, b) => a - b)).toEqual([0, 1]);
     const assignments = (await show())["assignments"] as { state: string }[];
     expect(assignments.map(({ state }) => state)).toEqual(["planned", "replaced", "holds"]);
   });
@@ -309,7 +333,8 @@ describe("a contract", () => {
       contracts: 2,
     });
     expect((await log())[0]).toMatchObject({
-      ...{ action: "customer.contract", reason: "renewal" },
+      action: "customer.contract",
+      reason: "renewal",
       before: { version: 1, overrides: { price: "39" } },
       after: { version: 2, overrides: { price: "29" } },
     });

@@ -20,6 +20,7 @@ import {
 } from "@tallyhouse/plans";
 import { writeAudit } from "../admin-audit.ts";
 import { readKnownMeters } from "../plans/catalogue-store.ts";
+import { currencyRule } from "./assign-plan.ts";
 import type { Authorship, CustomerKey } from "./customer-store.ts";
 
 export type ContractOutcome =
@@ -49,6 +50,8 @@ export function storeContract(
     const context = { endpoints: await readEndpoints(tx, mode), plans: newestOf(versions) };
     const reading = applyContract(version.plan, overrides, context);
     if (reading.kind === "problems") return { kind: "invalid", issues: reading.issues };
+    const currency = currencyRule(history, { currency: reading.plan.currency, nowAt });
+    if (currency !== null) return { kind: "invalid", issues: [{ path: ["currency"], rule: currency }] };
     const resolved = resolveMeters(reading.plan.items, await readKnownMeters(tx, mode, nowAt));
     const issues = resolved.issues.filter((issue) => !isFrozen(issue, version, reading.plan));
     if (issues.length > 0) return { kind: "invalid", issues };
@@ -102,13 +105,26 @@ async function insert(
        created_by, reason)
      VALUES ($1, $2, $3, $4, $5::text::json, $6::text::json, $7, $8, $9, $10)`,
     [
-      ...[mode, id, version, plan, JSON.stringify(overrides), JSON.stringify(meterVersions)],
-      ...[new Date(effectiveAt), new Date(nowAt), actor, reason],
+      mode,
+      id,
+      version,
+      plan,
+      JSON.stringify(overrides),
+      JSON.stringify(meterVersions),
+      new Date(effectiveAt),
+      new Date(nowAt),
+      actor,
+      reason,
     ],
   );
   const shown = (each: ContractVersion): object => ({ version: each.version, plan, overrides: each.overrides });
   await writeAudit(tx, {
-    ...{ mode, actor, reason, at: nowAt, action: "customer.contract", subject: { kind: "customer", id } },
+    mode,
+    actor,
+    reason,
+    at: nowAt,
+    action: "customer.contract",
+    subject: { kind: "customer", id },
     before: before === null ? null : shown(before),
     after: shown(contract),
   });

@@ -11,13 +11,27 @@ export async function storePlan(
     readonly createdAt: number;
     readonly mode?: Mode;
     readonly price?: string;
+    readonly currency?: string;
     readonly interval?: Interval;
   },
 ): Promise<void> {
-  const { key, version, createdAt, mode = "live", price = "49", interval = "month" } = given;
+  const { key, version, createdAt, mode = "live", price = "49", currency = "usd", interval = "month" } = given;
   const plan: Plan = {
-    ...{ key, currency: "usd", interval, price, billing: "stripe", alerts: [80, 100], latePolicy: "carry_forward" },
-    ...{ allow: ["* /**"], deny: [], limits: {}, items: {}, features: {}, support: null, sla: null, dunning: null },
+    key,
+    currency,
+    interval,
+    price,
+    billing: "stripe",
+    alerts: [80, 100],
+    latePolicy: "carry_forward",
+    allow: ["* /**"],
+    deny: [],
+    limits: {},
+    items: {},
+    features: {},
+    support: null,
+    sla: null,
+    dunning: null,
   };
   await control.query(
     `INSERT INTO catalogue_version (mode, kind, key, version, digest, body, created_at, created_by)

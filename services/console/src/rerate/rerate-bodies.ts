@@ -12,7 +12,10 @@ export const RerateBodySchema = z.strictObject({
     .optional()
     .describe("default: the plan of the period's newest statement"),
   meterVersions: z
-    .record(z.string(), z.int("must be a version, a whole number").min(1).max(65_535))
+    .record(
+      z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, "must be the key of a meter"),
+      z.int("must be a version, a whole number").min(1).max(65_535),
+    )
     .optional()
     .describe("meter → version; default: those of the plan"),
   reason: ReasonSchema,

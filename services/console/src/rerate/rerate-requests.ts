@@ -82,6 +82,8 @@ export async function requestRerate(
   of: { readonly mode: Mode; readonly id: string; readonly body: RerateBody; readonly nowAt: number },
 ): Promise<RerateOutcome> {
   const { body, id, mode, nowAt } = of;
+  // Any other text names none; some, with a NUL, no store would even take.
+  if (!/^st_[a-z2-7]{26}$/.test(id)) return { kind: "problem", problem: unknownStatement(id) };
   return control.transaction(async (tx): Promise<RerateOutcome> => {
     const newest = await newestOfPeriod(tx, { mode, id });
     if (newest === null) return { kind: "problem", problem: unknownStatement(id) };
@@ -173,7 +175,7 @@ function sameOrConflict(waiting: ShownRerate, body: RerateBody): RerateOutcome {
   return { kind: "problem", problem: { status: 409, code: "RERATE_WAITING", detail } };
 }
 
-export function unknownStatement(id: string): Problem {
+function unknownStatement(id: string): Problem {
   return { status: 404, code: "STATEMENT_UNKNOWN", detail: `no statement ${id} in this mode` };
 }
 

@@ -77,6 +77,8 @@ describe("rating a statement anew", () => {
   it("knows the statements and requests of its own mode alone", async () => {
     expect(await ask({}, "test")).toMatchObject({ status: 404, body: { code: "STATEMENT_UNKNOWN" } });
     expect(await ask({}, "live", "st_none")).toMatchObject({ status: 404, body: { code: "STATEMENT_UNKNOWN" } });
+    expect(await ask({}, "live", "st_%00")).toMatchObject({ status: 404, body: { code: "STATEMENT_UNKNOWN" } });
+    expect(await ask({ meterVersions: { "\u0000": 1 } })).toMatchObject({ status: 400 });
     expect(await world.get("/admin/v1/rerates/77")).toMatchObject({ status: 404, body: { code: "RERATE_UNKNOWN" } });
     expect(await world.get("/admin/v1/rerates/x")).toMatchObject({ status: 404 });
   });

@@ -26,7 +26,11 @@ const FOR_EVER = "2106-01-01T00:00:00Z";
 /** Rows written by one transaction. */
 const WRITE_ROWS_MAX = 5_000;
 
-/** Gaps that the stretches meet, by customer and start. A customer that nobody created is one gap. */
+/**
+ * Gaps that the stretches meet, by customer and start; at most one stretch of each customer. A customer that nobody created is one gap.
+ *
+ * OFFSET 0 keeps each lookup one of its own, by the index: a planner that does not know how many stretches there are joins them row by row.
+ */
 export async function gapsOf(
   control: SqlRunner,
   { mode, stretches }: { readonly mode: Mode; readonly stretches: readonly Stretch[] },
@@ -35,14 +39,15 @@ export async function gapsOf(
     `WITH seen AS (
        SELECT * FROM json_to_recordset($2::text::json) AS s (customer_id text, first_at timestamptz, last_at timestamptz)),
      turns AS (
-       SELECT customer_id, 'epoch'::timestamptz AS turn_at, NULL::text AS plan_key FROM seen
+       SELECT s.*, 'epoch'::timestamptz AS turn_at, NULL::text AS plan_key FROM seen AS s
        UNION ALL
-       SELECT a.customer_id, a.effective_at, a.plan_key FROM seen AS s
-       JOIN customer_assignment AS a ON a.mode = $1 AND a.customer_id = s.customer_id AND a.superseded_at IS NULL),
+       SELECT s.*, a.effective_at, a.plan_key FROM seen AS s
+       CROSS JOIN LATERAL (SELECT c.effective_at, c.plan_key FROM customer_assignment AS c
+         WHERE c.customer_id = s.customer_id AND c.mode = $1 AND c.superseded_at IS NULL OFFSET 0) AS a),
      spans AS (
-       SELECT customer_id, plan_key, turn_at AS gap_at,
+       SELECT customer_id, first_at, last_at, plan_key, turn_at AS gap_at,
          lead(turn_at, 1, $3::timestamptz) OVER (PARTITION BY customer_id ORDER BY turn_at) AS end_at FROM turns)
-     SELECT customer_id, gap_at, end_at FROM spans JOIN seen USING (customer_id)
+     SELECT customer_id, gap_at, end_at FROM spans
      WHERE plan_key IS NULL AND gap_at < last_at AND end_at > first_at ORDER BY customer_id, gap_at`,
     [
       mode,
@@ -111,11 +116,12 @@ export async function staleCustomers(
 ): Promise<string[]> {
   const rows = await control.query<{ customer_id: string }>(
     `SELECT DISTINCT u.customer_id FROM unbilled AS u
-     WHERE u.mode = $1 AND u.customer_id > $2 AND (
-       EXISTS (SELECT 1 FROM customer_assignment AS a WHERE a.mode = u.mode AND a.customer_id = u.customer_id
-         AND a.superseded_at IS NULL AND a.effective_at > u.gap_at AND a.effective_at < u.last_at)
-       OR (u.gap_at <> 'epoch' AND NOT EXISTS (SELECT 1 FROM customer_assignment AS a WHERE a.mode = u.mode
-         AND a.customer_id = u.customer_id AND a.superseded_at IS NULL AND a.effective_at = u.gap_at AND a.plan_key IS NULL)))
+     CROSS JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE a.effective_at > u.gap_at AND a.effective_at < u.last_at) AS inside,
+         count(*) FILTER (WHERE a.effective_at = u.gap_at AND a.plan_key IS NULL) AS beginning
+       FROM customer_assignment AS a
+       WHERE a.customer_id = u.customer_id AND a.mode = u.mode AND a.superseded_at IS NULL OFFSET 0) AS turns
+     WHERE u.mode = $1 AND u.customer_id > $2 AND (turns.inside > 0 OR (u.gap_at <> 'epoch' AND turns.beginning = 0))
      ORDER BY u.customer_id LIMIT $3::int`,
     [page.mode, page.after, page.limit],
   );

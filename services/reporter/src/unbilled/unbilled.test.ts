@@ -188,7 +188,8 @@ test("usage that is backfilled hours after its activation is found", async () =>
 });
 
 test("G1 a crash after any statement of a look is made good by the next one", async () => {
-  for (let statements = 0, isDone = false; !isDone; statements += 1) {
+  let statements = 0;
+  for (let isDone = false; !isDone; statements += 1) {
     await stores.reset();
     await begin();
     await customer("partly");
@@ -216,8 +217,8 @@ test("G1 a crash after any statement of a look is made good by the next one", as
       statements,
       ["live partly 2026-11-02T06:00/2026-11-02T06:15", "live stranger 2026-11-20T11:00/2026-11-20T11:15"],
     ]);
-    if (isDone) expect(statements).toBeGreaterThan(8);
   }
+  expect(statements).toBeGreaterThan(8);
 });
 
 test("finds the one customer among many, in some pages", async () => {
