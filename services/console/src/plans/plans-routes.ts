@@ -10,6 +10,8 @@ import { fieldProblemsOf, type Problem, sendProblem } from "../problem.ts";
 import { type CatalogueVersion, newestOf, type PlanBody, readCatalogue } from "./catalogue-store.ts";
 import { applyCatalogue, type CatalogueChange, diffCatalogue, type GivenFile } from "./plan-changes.ts";
 
+const PLAN_KEY = /^[a-z][a-z0-9_]{0,62}$/;
+
 /** Body of `POST /admin/v1/plans/diff`. */
 export const PlansBodySchema = z.strictObject({ file: z.string({ error: "is the text of a plans file" }) });
 /** Body of `POST /admin/v1/plans/apply`. */
@@ -45,7 +47,8 @@ export function addPlanRoutes(app: FastifyInstance, ports: PlansPorts): void {
     if (auth.kind === "problem") return sendProblem(reply, auth.problem);
     const { mode } = auth.principal;
     const { key } = request.params;
-    const versions = await readCatalogue(control, mode, key);
+    // Not every text can be asked for: PostgreSQL refuses a NUL.
+    const versions = PLAN_KEY.test(key) ? await readCatalogue(control, mode, key) : [];
     if (versions.length === 0) {
       const detail = `there is no plan "${key}" in mode ${mode}; GET /admin/v1/plans lists what exists`;
       return sendProblem(reply, { status: 404, code: "PLAN_UNKNOWN", detail });

@@ -155,8 +155,15 @@ describe("plans diff and apply", () => {
       endpoints: null,
       bundles: [],
     });
-    const other = await world.get("/admin/v1/plans/pro", "test");
-    expect([other.status, other.body["code"]]).toEqual([404, "PLAN_UNKNOWN"]);
+    for (const [key, mode] of [
+      ["pro", "test"],
+      ["prO", "live"],
+      ["%00", "live"],
+      ["pro%00", "live"],
+    ] as const) {
+      const other = await world.get(`/admin/v1/plans/${key}`, mode);
+      expect([key, other.status, other.body["code"]]).toEqual([key, 404, "PLAN_UNKNOWN"]);
+    }
     expect(await apply(fileOf(PRO("0.5")), "test")).toEqual(["plan pro new v1"]);
   });
 
