@@ -110,11 +110,16 @@ const limit = z.coerce
   .min(1, "must be at least 1")
   .max(LIST_MAX, `must be at most ${LIST_MAX}`)
   .default(LIST_DEFAULT);
-const after = z.string().max(256, "has at most 256 characters").describe("`next` of the page before").optional();
+/** PostgreSQL takes no NUL, and no id or name has any control character. */
+const plainText = z
+  .string()
+  .max(256, "has at most 256 characters")
+  .refine((text) => !/\p{Cc}/u.test(text), "must not have control characters");
+const after = plainText.describe("`next` of the page before").optional();
 
 /** Query of `GET /admin/v1/customers`. */
 export const CustomersParameters = z.strictObject({
-  search: z.string().max(256, "has at most 256 characters").describe("how id or name begins").optional(),
+  search: plainText.describe("how id or name begins").optional(),
   after,
   limit,
 });
@@ -126,7 +131,7 @@ export const UnbilledParameters = z.strictObject({ after, limit });
 export const AuditLogParameters = z.strictObject({
   subject: z
     .string()
-    .regex(/^(?:customer|plan)\/./, "must be customer/ID or plan/KEY")
+    .regex(/^(?:customer|plan)\/\P{Cc}{1,256}$/u, "must be customer/ID or plan/KEY")
     .optional(),
   before: z.coerce
     .number({ error: "must be the id of a row" })

@@ -19,6 +19,7 @@ import {
   ChangeBodySchema,
   ContractBodySchema,
   CreateBodySchema,
+  CustomerIdSchema,
   CustomersParameters,
   PlanBodySchema,
   UnbilledParameters,
@@ -83,6 +84,7 @@ export function addCustomerRoutes(app: FastifyInstance, ports: CustomerPorts): v
     const auth = await authenticate(request, ports.authenticator);
     if (auth.kind === "problem") return sendProblem(reply, auth.problem);
     const key = { mode: auth.principal.mode, id: idOf(request) };
+    if (!isCustomerId(key.id)) return sendProblem(reply, unknownCustomer(key));
     const view = await readCustomerView(control, { ...key, nowAt: ports.clock.now() });
     return view === null ? sendProblem(reply, unknownCustomer(key)) : reply.send(view);
   });
@@ -131,9 +133,16 @@ function asking<Input>(
     const read = route.read(request);
     if ("problem" in read) return sendProblem(reply, read.problem);
     const { mode } = auth.principal;
-    const answer = await route.answer({ mode, input: read.data, nowAt: clock.now(), id: idOf(request) });
+    const id = idOf(request);
+    if (id !== "" && !isCustomerId(id)) return sendProblem(reply, unknownCustomer({ mode, id }));
+    const answer = await route.answer({ mode, input: read.data, nowAt: clock.now(), id });
     return "problem" in answer ? sendProblem(reply, answer.problem) : reply.code(answer.status).send(answer.body);
   };
+}
+
+/** No other text can name a customer; PostgreSQL does not even take a NUL. */
+function isCustomerId(id: string): boolean {
+  return CustomerIdSchema.safeParse(id).success;
 }
 
 function idOf(request: FastifyRequest): string {

@@ -119,6 +119,21 @@ describe("a customer", () => {
     expect(wrong(await create({ zone: "+05:30" }))).toHaveLength(1);
   });
 
+  it("is never named by what no id can be", async () => {
+    id = "nul%00";
+    expect((await show())["code"]).toBe("CUSTOMER_UNKNOWN");
+    expect((await change({ name: "x" })).body["code"]).toBe("CUSTOMER_UNKNOWN");
+    expect((await setPlan("pro")).body["code"]).toBe("CUSTOMER_UNKNOWN");
+    expect((await contract({ overrides: {} })).body["code"]).toBe("CUSTOMER_UNKNOWN");
+    for (const query of [
+      "customers?search=%00",
+      "customers?after=%00",
+      "audit-log?subject=customer/%00",
+      "customers/unbilled?after=%00",
+    ])
+      expect([query, (await world.get(`/admin/v1/${query}`)).body["code"]]).toEqual([query, "QUERY_INVALID"]);
+  });
+
   it("changes what is given, and leaves a row in the log only when something changed", async () => {
     await create({ contacts: [{ kind: "billing", email: "ar@acme.test" }] });
     const renamed = await change({ name: "Acme GmbH", billing: "none" });
