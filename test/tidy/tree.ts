@@ -15,7 +15,7 @@ export const ROOT = join(import.meta.dirname, "..", "..");
 const UNREAD = /\.(png|ico|woff2|zip|gz|csv)$|^package-lock\.json$|^services\/stripe-emulator\/api\//;
 
 /** Tests, what they share and the programs they start: none of it is a part of the product. */
-export const TEST_CODE = /\.test\.ts$|\.fixture\.ts$|\/(?:testing|fixtures)\/|\/test-[a-z-]+\.ts$/;
+export const TEST_CODE = /\.test\.ts$|\.fixture\.ts$|\/(?:testing|fixtures|test-support)\/|\/test-[a-z-]+\.ts$/;
 
 /** Every text file that is not ignored, from the disk and not from git: an unpacked archive is judged like a clone. */
 export function readRepository(): Tree {
