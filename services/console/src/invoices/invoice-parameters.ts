@@ -2,6 +2,7 @@
 import { floorTo, formatInstant, parseInstant, WINDOW_MS } from "@tallyhouse/domain";
 import type { EventPlace } from "@tallyhouse/usage";
 import { z } from "zod";
+import { IdentityPartsSchema } from "../raw-rows.ts";
 
 /** Named limits of these answers. */
 export const INVOICE_LIMITS = {
@@ -15,7 +16,8 @@ export const INVOICE_LIMITS = {
   foldedEventsMax: 20_000_000,
 } as const;
 
-const name = z.string({ error: "is required" }).min(1, "is required").max(256, "has at most 256 characters");
+const { customer } = IdentityPartsSchema.shape;
+const line = z.string().min(1, "names a line").max(256, "has at most 256 characters");
 const pageSize = (most: number, usual: number) =>
   z.coerce
     .number({ error: "must be a number" })
@@ -31,7 +33,7 @@ const format = z.enum(["json", "csv"], { error: "must be json or csv" }).default
 
 /** Query of `GET /v1/invoices`. `before`: statements of periods that begin earlier. */
 export const InvoicesParameters = z.strictObject({
-  customer: name,
+  customer,
   before: instant.optional(),
   limit: pageSize(INVOICE_LIMITS.statementsMax, 25),
 });
@@ -39,26 +41,26 @@ export const InvoicesParameters = z.strictObject({
 /** Query of `GET /v1/invoices/{id}/explain`. */
 export const ExplainParameters = z
   .strictObject({
-    customer: name.optional(),
-    line: name.optional(),
+    customer: customer.optional(),
+    line: line.optional(),
     window: z.union([z.literal("all"), instant]).optional(),
     cursor: z.string().max(100).optional(),
     limit: pageSize(INVOICE_LIMITS.eventsMax, 1_000),
     format,
   })
-  .superRefine(({ line, window, cursor }, context) => {
+  .superRefine(({ line: key, window, cursor }, context) => {
     const refuse = (field: string, message: string): void =>
       context.addIssue({ code: "custom", path: [field], message });
-    if (window !== undefined && line === undefined) refuse("window", "needs a line");
+    if (window !== undefined && key === undefined) refuse("window", "needs a line");
     if (cursor === undefined) return;
-    if (line === undefined) refuse("cursor", "needs a line");
+    if (key === undefined) refuse("cursor", "needs a line");
     else if ((window === undefined ? windowsCursor(cursor) : eventsCursor(cursor)) === null)
       refuse("cursor", "must be the next of an answer to the same question");
   });
 export type ExplainQuery = z.infer<typeof ExplainParameters>;
 
 /** Query of `GET /v1/invoices/{id}/export`. */
-export const ExportParameters = z.strictObject({ customer: name.optional() });
+export const ExportParameters = z.strictObject({ customer: customer.optional() });
 
 /** Where the next page of windows begins: a window's start. Null for what is none. */
 export function windowsCursor(text: string): number | null {

@@ -99,11 +99,15 @@ async function askedOf<Query>(
   return { kind: "asked", mode: auth.principal.mode, query: parsed.data };
 }
 
+const STATEMENT_ID = /^st_[a-z2-7]{26}$/;
+
 /** Another mode's statement, or another customer's than the one named, is unknown: the answer is that of one that never was. */
 async function findStatement(
   { control }: InvoicePorts,
   asked: { readonly mode: Mode; readonly id: string; readonly query: { readonly customer?: string | undefined } },
 ): Promise<StoredStatement | null> {
+  // No other text is one, and the control store refuses some.
+  if (!STATEMENT_ID.test(asked.id)) return null;
   const stored = await readStatement(control, asked);
   const { customer } = asked.query;
   return customer === undefined || stored?.document.customer === customer ? stored : null;

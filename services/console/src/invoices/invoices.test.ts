@@ -281,8 +281,9 @@ describe("GET /v1/invoices/{id}/explain", () => {
   });
 
   it("knows nothing of another mode's or another customer's statement", async () => {
-    const none = await explain("st_none");
-    expect(none).toMatchObject({ status: 404, body: { code: "STATEMENT_UNKNOWN" } });
+    for (const id of [`st_${"a".repeat(26)}`, "st_none", "%00", "%F0%9F%92%A9"])
+      expect(await explain(id)).toMatchObject({ status: 404, body: { code: "STATEMENT_UNKNOWN" } });
+    expect((await world.get("/v1/invoices?customer=%00")).status).toBe(400);
     for (const path of ["explain", "export"]) {
       expect((await world.get(`/v1/invoices/${first.id}/${path}?customer=other`)).status).toBe(404);
       expect((await world.get(`/v1/invoices/${first.id}/${path}`, "test")).status).toBe(404);
