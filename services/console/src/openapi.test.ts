@@ -34,6 +34,10 @@ const ANSWERS_OF_NOTHING: Record<string, readonly [number, string | undefined]> 
   "/api/usage/current-period": [404, "CUSTOMER_UNKNOWN"],
   "/v1/usage/projection": [404, "CUSTOMER_UNKNOWN"],
   "/v1/usage/events": [404, "EVENT_UNKNOWN"],
+  "/v1/invoices": [200, undefined],
+  "/v1/invoices/{id}/explain": [404, "STATEMENT_UNKNOWN"],
+  "/v1/invoices/{id}/export": [404, "STATEMENT_UNKNOWN"],
+  "/admin/v1/rerates/{id}": [404, "RERATE_UNKNOWN"],
 };
 const ajv = new Ajv2020({ strict: false, validateFormats: false });
 let app: FastifyInstance;
