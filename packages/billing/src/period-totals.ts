@@ -195,10 +195,16 @@ async function readChunk(analytics: AnalyticsStore, context: TotalsContext, fami
   const { definition, groupBy, uses } = family;
   const where = Object.fromEntries([...family.where].map(([name, values]) => [name, [...values]]));
   const spans = uses.map(({ span }) => span);
-  const limits = { rowsMax: ROWS_MAX, eventsMax: EVENTS_MAX };
   const reading = await readTotalsOfMany(analytics, {
-    ...{ mode, cutAt, watermarkAt, definition, spans, groupBy, where },
-    ...limits,
+    mode,
+    cutAt,
+    watermarkAt,
+    definition,
+    spans,
+    groupBy,
+    where,
+    rowsMax: ROWS_MAX,
+    eventsMax: EVENTS_MAX,
   });
   if (reading.kind === "groups") {
     const byCustomer = new Map(uses.map((use) => [use.span.customer, use]));

@@ -35,6 +35,7 @@ export type { CustomerSpan, DimensionFilter } from "./rollup-query.ts";
 export { type Part, quantityOfDecimal, Tally } from "./tally.ts";
 export { readWatermark } from "./watermark.ts";
 export {
+  bucketOf,
   formatLocal,
   readZone,
   USAGE_WINDOWS,

@@ -1,6 +1,7 @@
 /** What can be asked of the stored usage of one meter version. */
-import { ceilTo, floorTo, type Mode, type Quantity, WINDOW_MS } from "@tallyhouse/domain";
+import { assert, ceilTo, floorTo, type Mode, type Quantity, WINDOW_MS } from "@tallyhouse/domain";
 import type { MeterDefinition } from "./meter-definitions.ts";
+import type { DimensionFilter } from "./rollup-query.ts";
 import type { UsageWindow, Zone } from "./zone.ts";
 
 /** One question: usage of a meter version within `[fromAt, toAt)`, by buckets and groups. */
@@ -11,7 +12,9 @@ export interface UsageQuestion {
   readonly definition: MeterDefinition;
   /** Names of declared dimensions. */
   readonly groupBy: readonly string[];
-  /** Any instant for `total`, else multiples of 15 minutes. */
+  /** Usage of these values alone; absent: all. */
+  readonly where?: DimensionFilter;
+  /** Any instant; rows at both ends are cut to them. */
   readonly fromAt: number;
   readonly toAt: number;
   readonly window: UsageWindow;
@@ -54,4 +57,17 @@ export function edgesOf(range: Span): { wholeFromAt: number; wholeToAt: number; 
     { fromAt: wholeToAt, toAt: range.toAt },
   ].filter(({ fromAt, toAt }) => fromAt < toAt);
   return { wholeFromAt, wholeToAt, edges };
+}
+
+/** Whether usage with these dimensions (every declared one, in their order) passes a filter. */
+export function compileFilter(
+  { version }: MeterDefinition,
+  where: DimensionFilter = {},
+): (dims: readonly string[]) => boolean {
+  const names = Object.keys(version.rule.dimensions);
+  const filters = Object.entries(where).map(([name, values]) => {
+    assert(names.includes(name), `no dimension of the meter: ${name}`);
+    return { position: names.indexOf(name), values: new Set(values) };
+  });
+  return (dims) => filters.every(({ position, values }) => values.has(dims[position] ?? ""));
 }

@@ -2,7 +2,7 @@
 import { type AnalyticsStore, assert, type Mode, type Quantity, windowStartOf } from "@tallyhouse/domain";
 import { type CountedUsage, visitCountedUsage } from "./counted-events.ts";
 import type { MeterDefinition } from "./meter-definitions.ts";
-import { edgesOf, type Refusal } from "./question.ts";
+import { compileFilter, edgesOf, type Refusal } from "./question.ts";
 import { addRollups, correctedWindows, needsExpired, selectWhole } from "./read-usage.ts";
 import type { CorrectedWindows, CustomerSpan, DimensionFilter, RollupRange } from "./rollup-query.ts";
 import { Tally } from "./tally.ts";
@@ -117,22 +117,15 @@ class Tallies {
   readonly #spans: ReadonlyMap<string, CustomerSpan>;
   readonly #rows = new Map<string, { customer: string; group: readonly string[]; tally: Tally }>();
   readonly #groupPositions: readonly number[];
-  readonly #filters: readonly { readonly position: number; readonly values: ReadonlySet<string> }[];
+  readonly #passes: (dims: readonly string[]) => boolean;
 
   constructor(question: TotalsQuestion) {
     this.#question = question;
     this.#spans = new Map(question.spans.map((span) => [span.customer, span]));
     assert(this.#spans.size === question.spans.length, "each customer is asked for once");
     const names = Object.keys(question.definition.version.rule.dimensions);
-    const positionOf = (name: string): number => {
-      assert(names.includes(name), `no dimension of the meter: ${name}`);
-      return names.indexOf(name);
-    };
-    this.#groupPositions = question.groupBy.map(positionOf);
-    this.#filters = Object.entries(question.where).map(([name, values]) => ({
-      position: positionOf(name),
-      values: new Set(values),
-    }));
+    this.#groupPositions = question.groupBy.map((name) => names.indexOf(name));
+    this.#passes = compileFilter(question.definition, question.where);
   }
 
   at(customer: string, group: readonly string[]): Tally {
@@ -149,7 +142,7 @@ class Tallies {
   addEvent({ customer, occurredAt, dims, part }: CountedUsage): void {
     const span = this.#spans.get(customer);
     if (span === undefined || occurredAt < span.fromAt || occurredAt >= span.toAt) return;
-    if (!this.#filters.every(({ position, values }) => values.has(dims[position] ?? ""))) return;
+    if (!this.#passes(dims)) return;
     const group = this.#groupPositions.map((position) => dims[position] ?? "");
     this.at(customer, group).add(part);
   }

@@ -1,7 +1,7 @@
 /** Usage of one meter version, exactly: whole windows from the rollups, the rest from counted usage events, joined. */
 import { type Aggregation, type AnalyticsStore, assert, DAY_MS, TallyhouseError } from "@tallyhouse/domain";
 import { type CountedUsage, visitCountedUsage } from "./counted-events.ts";
-import { edgesOf, type Refusal, type UsageGroup, type UsageQuestion } from "./question.ts";
+import { compileFilter, edgesOf, type Refusal, type UsageGroup, type UsageQuestion } from "./question.ts";
 import {
   type CorrectedWindows,
   HASHES_PER_QUERY_MAX,
@@ -33,12 +33,13 @@ export type UsageReading =
  * @throws {TallyhouseError} STORE_UNAVAILABLE (retry).
  */
 export async function readUsageGroups(analytics: AnalyticsStore, question: UsageQuestion): Promise<UsageReading> {
-  const { mode, customer, definition, groupBy, cutAt } = question;
+  const { mode, customer, definition, where = {}, groupBy, cutAt } = question;
   const { version } = definition;
   const { dimensions } = version.rule;
   const { wholeFromAt, wholeToAt, edges } = edgesOf(question);
   assert(edges.length === 0 || customer !== null, "edges are those of one customer");
-  const range = { mode, customer, version, fromAt: wholeFromAt, toAt: wholeToAt, cutAt };
+  const passes = compileFilter(definition, where);
+  const range = { mode, customer, version, where, fromAt: wholeFromAt, toAt: wholeToAt, cutAt };
   const isWhole = wholeFromAt < wholeToAt;
   const without = isWhole ? await correctedWindows(analytics, range) : [];
   if (without === null) return refused("events");
@@ -52,13 +53,11 @@ export async function readUsageGroups(analytics: AnalyticsStore, question: Usage
       edges: customer === null ? null : { customer, spans: edges },
       windows: without,
     },
-    ({ occurredAt, dims, part }: CountedUsage) =>
-      rows
-        .at(
-          occurredAt,
-          positions.map((position) => dims[position] ?? ""),
-        )
-        .add(part),
+    ({ occurredAt, dims, part }: CountedUsage) => {
+      if (!passes(dims)) return;
+      const group = positions.map((position) => dims[position] ?? "");
+      rows.at(occurredAt, group).add(part);
+    },
   );
   if (!isComplete) return refused("events");
   if (isWhole) {

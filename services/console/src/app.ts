@@ -21,6 +21,7 @@ import type { AuditedStream } from "./audit/audit-cut.ts";
 import { addAuditRoutes } from "./audit/audit-routes.ts";
 import { createAudits } from "./audit/audits.ts";
 import { authenticate } from "./auth.ts";
+import { addBillingRoutes } from "./billing-routes.ts";
 import type { ConsoleConfig } from "./config.ts";
 import { addCorrectionRoutes } from "./corrections-routes.ts";
 import { addCustomerRoutes } from "./customers/customers-routes.ts";
@@ -36,6 +37,7 @@ import { type Problem, sendProblem } from "./problem.ts";
 import { PATH_PARAMETER_MAX } from "./raw-rows.ts";
 import { readReadiness } from "./readiness.ts";
 import { readFates, readStatus } from "./status.ts";
+import { addSimulateRoute } from "./simulate-route.ts";
 import { addStreamRoutes } from "./stream-routes.ts";
 import { createSweeper } from "./sweeper.ts";
 import { addSweepRoutes } from "./sweeps-routes.ts";
@@ -96,6 +98,9 @@ export async function buildConsole(
   addErrorHandlers(app, ports.logger);
   addOpenApi(app);
   addUsageRoutes(app, { ...ports, stream });
+  addBillingRoutes(app, { ...ports, stream });
+  // Statements of seconds: on the connection beside which short ones are answered.
+  addSimulateRoute(app, { ...ports, analytics: ports.background ?? ports.analytics, stream });
   const maxAheadMs = config.MAX_AHEAD_SECONDS * 1_000;
   addMeterRoutes(app, { ...ports, stream, maxAheadMs });
   addCheckRoute(app, { ...ports, stream, maxAheadMs });

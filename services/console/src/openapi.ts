@@ -6,6 +6,7 @@ import { AuditBodySchema } from "./audit/audit-routes.ts";
 import { CorrectionsParameters, ReplaceBodySchema, VoidBodySchema } from "./corrections-routes.ts";
 import { CUSTOMER_PATHS } from "./customers/customers-openapi.ts";
 import { FindParameters } from "./find-routes.ts";
+import { BILLING_PATHS } from "./billing-openapi.ts";
 import { ApplyParameters, EndBodySchema, MetersBodySchema } from "./meters-routes.ts";
 import { PLAN_PATHS } from "./plans/plans-openapi.ts";
 import { answer, type Json, json, operation, parametersOf, type Paths, problem, schemaOf } from "./openapi-parts.ts";
@@ -273,6 +274,7 @@ const PATHS: Paths = {
     }),
   },
   ...CUSTOMER_PATHS,
+  ...BILLING_PATHS,
   ...PLAN_PATHS,
   "/": {
     get: {

@@ -50,7 +50,8 @@ type Reading<Request> =
   | { readonly kind: "request"; readonly request: Request }
   | { readonly kind: "problem"; readonly problem: Problem };
 
-const instant = z
+/** An RFC 3339 instant that usage can have. */
+export const instant = z
   .string()
   .transform((text) => parseInstant(text) ?? Number.NaN)
   .refine((at) => at >= EARLIEST_AT && at <= LATEST_AT, {

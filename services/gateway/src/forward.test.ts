@@ -100,6 +100,21 @@ describe("forwarding", () => {
     expect(answer.headers).not.toHaveProperty("keep-alive");
   });
 
+  test("the running period passes under both of its paths, and guesses at either count", async () => {
+    const { url, seen } = await startConsole(
+      (asked, response) => void response.writeHead(asked.headers.authorization === `Bearer ${LIVE}` ? 200 : 401).end(),
+    );
+    const app = await startWith({ CONSOLE_URL: url });
+    const paths = ["/v1/usage/current-period?customer=a", "/api/usage/current-period?customer=a"];
+    const ask = (path: string, token: string) =>
+      app.inject({ url: path, headers: { authorization: `Bearer ${token}` } });
+    for (const path of paths) expect((await ask(path, LIVE)).statusCode).toBe(200);
+    expect(seen.map((asked) => asked.url)).toEqual(paths);
+    for (let n = 0; n < 20; n += 1) expect((await ask(paths[n % 2] ?? "", "guess")).statusCode).toBe(401);
+    expect(problemOf(await ask(paths[1] ?? "", "guess"))).toBe("429 AUTH_FAILURES_LIMITED");
+    expect(problemOf(await app.inject({ url: "/api/usage/other" }))).toBe("404 NOT_FOUND");
+  });
+
   test("the admin API passes in every method, body and all", async () => {
     const { url, seen } = await startConsole();
     const app = await startWith({ CONSOLE_URL: url });

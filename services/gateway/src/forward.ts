@@ -92,13 +92,14 @@ export async function addForwarding(
   scope.get("/assets/*", forwardLocally);
   scope.get("/v1/usage", forward);
   scope.get("/v1/usage/*", forward);
+  scope.get("/api/usage/current-period", forward);
   scope.all("/admin/*", forward);
 }
 
 /** The credential of a request, where the console asks for one: the page and its assets have no sign-in, so their 200 says nothing. */
 function guessOf(request: FastifyRequest, proxyHops: number): { address: string; token: string } | null {
   const token = tokenOf(request);
-  if (token === undefined || !/^\/(?:v1|admin)\//.test(request.raw.url ?? "")) return null;
+  if (token === undefined || !/^\/(?:v1|api|admin)\//.test(request.raw.url ?? "")) return null;
   return { address: clientAddressOf(request, proxyHops), token };
 }
 

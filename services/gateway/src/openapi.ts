@@ -153,7 +153,14 @@ function pathsOf(config: GatewayConfig): Paths {
 }
 
 /** Routes that only forward: what they take and answer is the console's, and is described by it. */
-const FORWARDED: ReadonlySet<string> = new Set(["/", "/assets/*", "/v1/usage", "/v1/usage/*", "/admin/*"]);
+const FORWARDED: ReadonlySet<string> = new Set([
+  "/",
+  "/assets/*",
+  "/v1/usage",
+  "/v1/usage/*",
+  "/api/usage/current-period",
+  "/admin/*",
+]);
 
 /** The OpenAPI 3.1 document of the gateway's own routes. */
 export function createOpenApi(config: GatewayConfig) {

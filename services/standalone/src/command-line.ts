@@ -11,6 +11,7 @@ import { runDemo } from "./demo/run.ts";
 import { readTrace, TRACE_FORMATS, type TraceFormat } from "./demo/traces.ts";
 import { EVENTS_USAGE, runEvents } from "./events-command.ts";
 import { runMeters, UsageError } from "./meters-command.ts";
+import { runSimulate, SIMULATE_USAGE } from "./simulate-command.ts";
 import { PLANS_USAGE, runPlans } from "./plans-command.ts";
 import { addToken, migrateServers, prepareTopic } from "./prepare.ts";
 
@@ -32,6 +33,7 @@ const USAGE = `tallyhouse: usage in, exact bills out
       [--until T]                     default: as early as possible
 ${PLANS_USAGE}
 ${EVENTS_USAGE}
+${SIMULATE_USAGE}
 ${CUSTOMERS_USAGE}
   tallyhouse stream close NUMBER      end the stream of the event log, before one of more partitions
   tallyhouse audit                    recount what is stored, in SQL alone; prints the rows that differ and exits 1,
@@ -91,6 +93,8 @@ async function runCommand(args: readonly string[]): Promise<number> {
       });
     case "events":
       return runEvents(rest, { env: process.env, write: (text) => process.stdout.write(text) });
+    case "simulate":
+      return simulate(rest);
     case "customers":
       return runCustomers(rest, { env: process.env, write: (text) => process.stdout.write(text) });
     case "stream":
@@ -205,6 +209,16 @@ async function runAuditCommand(args: readonly string[]): Promise<number> {
     complain(`tallyhouse: ${error.message}\n`);
     return 2;
   }
+}
+
+function simulate(args: readonly string[]): Promise<number> {
+  const output = {
+    out: (text: string) => void process.stdout.write(text),
+    err: (text: string) => void process.stderr.write(text),
+  };
+  const io = { env: process.env, output };
+  if (!process.stderr.isTTY) return runSimulate(args, io);
+  return runSimulate(args, { ...io, show: (text) => output.err(`\r\x1b[2K${text}`) });
 }
 
 function say(text: string): number {

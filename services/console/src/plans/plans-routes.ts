@@ -99,9 +99,11 @@ function bodyInvalid(error: z.ZodError): Problem {
   return { status: 400, code: "BODY_INVALID", detail, problems };
 }
 
-function readFile(
-  text: string,
-): ({ readonly kind: "file" } & GivenFile) | { readonly kind: "problem"; readonly problem: Problem } {
+/** A file that was read. */
+export type FileReading = { readonly kind: "file" } & GivenFile;
+
+/** The file, or a problem that names every mistake of it. */
+export function readFile(text: string): FileReading | { readonly kind: "problem"; readonly problem: Problem } {
   const reading = parsePlansFile(text);
   if (reading.kind === "plans") return { kind: "file", file: reading.file, at: reading.at };
   const { problems } = reading;
