@@ -15,15 +15,7 @@ import { TestLog, type TestUsage } from "@tallyhouse/usage/test-log";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { manualClock } from "../test-support.ts";
 import { openStores, type Stores } from "../test-support/ports.ts";
-import {
-  applyPlans,
-  ask,
-  assign,
-  resetStatements,
-  startStatements,
-  statementsOf,
-  STREAM,
-} from "../test-support/statements.ts";
+import { applyPlans, ask, assign, resetStatements, startStatements, statementsOf, STREAM } from "./test-statements.ts";
 
 const NOVEMBER = Date.UTC(2026, 10, 1);
 const DECEMBER = Date.UTC(2026, 11, 1);

@@ -5,8 +5,8 @@ import { parsePlansFile, planDigest } from "@tallyhouse/plans";
 import { createLogger, createMetrics, type Registry } from "@tallyhouse/runtime";
 import type { SealedStream } from "@tallyhouse/usage";
 import type { ManualClock } from "../test-support.ts";
-import type { Stores } from "./ports.ts";
-import { buildStatements, type Statements } from "../statements/statements.ts";
+import type { Stores } from "../test-support/ports.ts";
+import { buildStatements, type Statements } from "./statements.ts";
 
 export const STREAM: SealedStream = { streamId: 1, partitionCount: 2, bookingWindowSeconds: 900 };
 
