@@ -110,23 +110,35 @@ interface WindowCount {
   /** Epoch seconds. */
   readonly start: number;
   readonly events: number;
+  /** Between these, inclusive, every one of them was booked. */
+  readonly bookedFromAt: number;
+  readonly bookedToAt: number;
+}
+
+/** A stretch, and when its usage events were booked: the days to read, without which FINAL would read a granule of every day. */
+interface BookedSpan extends Span {
+  readonly bookedFromAt: number;
+  readonly bookedToAt: number;
 }
 
 /** Windows from `next` on until they hold `pageRows`: at least one. */
 function takeSpan(
   windows: readonly WindowCount[],
   { next, pageRows, within }: { readonly next: number; readonly pageRows: number; readonly within: Span },
-): { readonly span: Span; readonly until: number } {
+): { readonly span: BookedSpan; readonly until: number } {
   let until = next;
   let rows = 0;
   do {
     rows += windows[until]?.events ?? 0;
     until += 1;
   } while (until < windows.length && rows + (windows[until]?.events ?? 0) <= pageRows);
-  const [first, last] = [windows[next], windows[until - 1]];
+  const taken = windows.slice(next, until);
+  const [first, last] = [taken[0], taken.at(-1)];
   assert(first !== undefined && last !== undefined, "a span holds a window");
   return {
     span: {
+      bookedFromAt: Math.min(...taken.map(({ bookedFromAt }) => bookedFromAt)),
+      bookedToAt: Math.max(...taken.map(({ bookedToAt }) => bookedToAt)),
       fromAt: Math.max(within.fromAt, first.start * 1_000),
       toAt: Math.min(within.toAt, last.start * 1_000 + WINDOW_MS),
     },
@@ -145,7 +157,7 @@ function isBehind(row: EventPlace, place: EventPlace | null): boolean {
   return order > 0;
 }
 
-function boundsParameters(question: WalkQuestion, span: Span): Record<string, unknown> {
+function boundsParameters(question: WalkQuestion, span: BookedSpan): Record<string, unknown> {
   const { mode, customer, cutAt, definitions } = question;
   return {
     mode,
@@ -153,7 +165,8 @@ function boundsParameters(question: WalkQuestion, span: Span): Record<string, un
     type: definitions[0]?.version.rule.eventType ?? "",
     fromAt: span.fromAt,
     toAt: span.toAt,
-    bookedFromAt: Math.max(0, span.fromAt - BOOKED_BEFORE_MAX_MS),
+    bookedFromAt: span.bookedFromAt,
+    bookedToAt: span.bookedToAt,
     ...cutParameter(cutAt),
   };
 }
@@ -162,17 +175,28 @@ function boundsParameters(question: WalkQuestion, span: Span): Record<string, un
 const BOUNDS_SQL = `mode = {mode:String} AND customer = {customer:String} AND type = {type:String}
        AND occurredAt >= fromUnixTimestamp64Milli({fromAt:Int64}, 'UTC')
        AND occurredAt < fromUnixTimestamp64Milli({toAt:Int64}, 'UTC')
-       AND bookedAt >= fromUnixTimestamp64Milli({bookedFromAt:Int64}, 'UTC') AND bookedAt < {cut:DateTime('UTC')}`;
+       AND bookedAt >= fromUnixTimestamp64Milli({bookedFromAt:Int64}, 'UTC')
+       AND bookedAt <= fromUnixTimestamp64Milli({bookedToAt:Int64}, 'UTC') AND bookedAt < {cut:DateTime('UTC')}`;
 
 /** How many rows each window may have: copies and voided usage events are among them, which only makes pages smaller. */
 async function countWindows(analytics: AnalyticsStore, question: WalkQuestion, span: Span): Promise<WindowCount[]> {
-  const rows = await analytics.select<{ start: number; events: string }>(
-    `SELECT toUnixTimestamp(toStartOfFifteenMinutes(occurredAt)) AS start, toString(count()) AS events
+  const rows = await analytics.select<Readonly<Record<"events" | "first" | "last", string>> & { start: number }>(
+    `SELECT toUnixTimestamp(toStartOfFifteenMinutes(occurredAt)) AS start, toString(count()) AS events,
+       toString(toUnixTimestamp64Milli(min(bookedAt))) AS first, toString(toUnixTimestamp64Milli(max(bookedAt))) AS last
      FROM raw_events WHERE ${BOUNDS_SQL} AND status = 'counted'
      GROUP BY start ORDER BY start`,
-    boundsParameters(question, span),
+    boundsParameters(question, {
+      ...span,
+      bookedFromAt: Math.max(0, span.fromAt - BOOKED_BEFORE_MAX_MS),
+      bookedToAt: question.cutAt,
+    }),
   );
-  return rows.map(({ start, events }) => ({ start, events: Number(events) }));
+  return rows.map(({ start, events, first, last }) => ({
+    start,
+    events: Number(events),
+    bookedFromAt: Number(first),
+    bookedToAt: Number(last),
+  }));
 }
 
 interface Row extends EventPlace {
@@ -187,22 +211,22 @@ interface Row extends EventPlace {
 async function* readSpan(
   analytics: AnalyticsStore,
   question: WalkQuestion,
-  span: Span,
+  span: BookedSpan,
 ): AsyncGenerator<readonly Row[]> {
-  const spans: Span[] = [span];
+  const spans: BookedSpan[] = [span];
   for (let part = spans.pop(); part !== undefined; part = spans.pop()) {
     const middleAt = Math.floor((part.fromAt + part.toAt) / 2);
     // A millisecond cannot be cut: its usage events are read together, however many.
     const rowsMax = middleAt === part.fromAt ? Number.MAX_SAFE_INTEGER : 2 * PAGE_ROWS_MAX;
     const rows = await selectRows(analytics, { question, span: part, rowsMax });
     if (rows.length < rowsMax) yield rows;
-    else spans.push({ fromAt: middleAt, toAt: part.toAt }, { fromAt: part.fromAt, toAt: middleAt });
+    else spans.push({ ...part, fromAt: middleAt }, { ...part, toAt: middleAt });
   }
 }
 
 async function selectRows(
   analytics: AnalyticsStore,
-  input: { readonly question: WalkQuestion; readonly span: Span; readonly rowsMax: number },
+  input: { readonly question: WalkQuestion; readonly span: BookedSpan; readonly rowsMax: number },
 ): Promise<Row[]> {
   const rows = await analytics.select<
     Pick<Row, "source" | "id" | "stream" | "partition" | "payload"> &
