@@ -23,6 +23,8 @@ import { BOOKED_BEFORE_MAX_MS, cutParameter } from "./rollup-query.ts";
 const RAW_KEPT_MS = 390 * DAY_MS;
 /** Rows of one read, about: some 10 MB of payloads at their usual size. A fuller stretch is cut in two. */
 const PAGE_ROWS_MAX = 20_000;
+/** How much larger each page is than the one before it, where the first was small. */
+const PAGE_GROWTH = 4;
 /** Windows of one look at how full they are: 31 days, so a month is one look and a year twelve. */
 const COUNTED_WINDOWS_MAX = 2_976;
 
@@ -100,7 +102,7 @@ export async function* walkCountedEvents(
         yield page.flatMap((row) => (isBehind(row, after) ? (partsOf(row) ?? []) : []));
       }
       next = until;
-      pageRows = PAGE_ROWS_MAX;
+      pageRows = Math.min(PAGE_ROWS_MAX, PAGE_GROWTH * pageRows);
     }
     fromAt = lookToAt;
   }
