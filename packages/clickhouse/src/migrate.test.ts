@@ -121,6 +121,7 @@ describe("migrations", () => {
       "control_records",
       "identities",
       "progress",
+      "rated_line",
       "raw_events",
       "rollup",
       "rollup_uniq",
