@@ -1,8 +1,2 @@
-export type {
-  Interval,
-  Plan,
-  PlanItem,
-  PlanLimits,
-  PlanVersion,
-} from "./plan.ts";
+export type { Interval, Plan, PlanItem, PlanLimits, PlanVersion } from "./plan.ts";
 export type { Assignment, BillingPeriod, ContractVersion } from "./periods.ts";

@@ -9,7 +9,10 @@ export type Interval = "month" | "year";
 export interface PlanLimits {
   readonly minute?: { readonly limit: number; readonly burst?: number; readonly kind?: "bucket" | "strict" };
   readonly day?: { readonly limit: number };
-  readonly perKey?: { readonly minute?: { readonly limit: number; readonly burst?: number }; readonly day?: { readonly limit: number } };
+  readonly perKey?: {
+    readonly minute?: { readonly limit: number; readonly burst?: number };
+    readonly day?: { readonly limit: number };
+  };
   readonly countersDown?: "local" | "deny";
 }
 

@@ -1,11 +1,1 @@
-export type {
-  Bill,
-  BillLine,
-  DecimalText,
-  ItemTotal,
-  Price,
-  RatedItem,
-  RatedPlan,
-  Tier,
-  TierPart,
-} from "./bill.ts";
+export type { Bill, BillLine, DecimalText, ItemTotal, Price, RatedItem, RatedPlan, Tier, TierPart } from "./bill.ts";
