@@ -6,7 +6,7 @@ import type { Connection } from "./lane.ts";
  * committed without those bytes and the insert succeeds. It counts the refusal, though, before the statement ends.
  */
 const REFUSED_WRITES = "SELECT value FROM system.events WHERE event = 'WriteBufferFromFileDescriptorWriteFailed'";
-/** The sources of a merge stay on disk for 480 s (`old_parts_lifetime`): a merge that lost bytes has to be seen well before. */
+/** A running engine keeps the sources of a merge for 480 s (`old_parts_lifetime`): a merge that lost bytes has to be seen well before. */
 const WATCH_INTERVAL_MS = 5_000;
 
 /**
@@ -22,13 +22,13 @@ export async function assertNoLostWrites(
   throw new TallyhouseError({
     code: "STORE_WRITES_LOST",
     action: "halt",
-    message: `the system refused ${row.value} writes of the engine below ${path}, and the engine went on without the bytes (is the disk full?): free space there, then start again at once`,
+    message: `the system refused ${row.value} writes of the engine below ${path}, and the engine went on without the bytes (is the disk full?): free space there, then start again`,
   });
 }
 
 /**
- * Ends the process, as an uncaught error does, when a merge lost bytes: nobody waits for a merge, and only a new start,
- * within 480 s of it, makes the engine set the broken part aside and use its sources again.
+ * Ends the process, as an uncaught error does, when a merge lost bytes: nobody waits for a merge, and only a new start
+ * makes the engine set the broken part aside and use its sources again. An engine that runs on removes them.
  * @returns what stops the watch.
  */
 export function watchLostWrites(path: string, connection: Connection): () => Promise<void> {
