@@ -1,5 +1,6 @@
 /** The engine behind the front: one chDB session for each statement, so that nothing of one reaches another. */
 import process from "node:process";
+import { setInterval as every } from "node:timers";
 import { Session } from "chdb";
 import type { InsertHead } from "./clickhouse-statement.ts";
 
@@ -80,7 +81,7 @@ export interface Engine {
 export async function openEngine(folder: string, busy: () => Error): Promise<Engine> {
   // Held so that the engine stays open between statements.
   const keeper = new Session(folder);
-  const watch = setInterval(() => void endAfterLostWrites(keeper), WATCH_INTERVAL_MS);
+  const watch = every(() => void endAfterLostWrites(keeper), WATCH_INTERVAL_MS);
   const text = (await keeper.queryAsync("SELECT version(), timezone() FORMAT TabSeparated")).text();
   const [version = "", timezone = ""] = text.trim().split("\t");
   const waiting: (() => void)[] = [];

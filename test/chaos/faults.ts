@@ -426,9 +426,10 @@ export class Faults {
     const failures = (): number => AGGREGATORS.reduce((sum, each) => sum + proxies[each].failures, 0);
     const before = failures();
     let hasEnded = false;
-    const ended = clickhouse.ended().then(() => {
+    const ended = (async () => {
+      await clickhouse.ended();
       hasEnded = true;
-    });
+    })();
     await disk.fill();
     try {
       await until(() => hasEnded || failures() > before, {

@@ -2,7 +2,7 @@
  * Run by lost-writes.test.ts as a process of its own whose files may not grow beyond a limit: write() then fails as on a full disk.
  * Says what became of its statements, one JSON text a line. The rows are small, what the engine writes of them is large.
  */
-import { setTimeout as sleep } from "node:timers/promises";
+import { pause } from "@tallyhouse/runtime";
 import { Session } from "chdb";
 import { openClickHouse } from "./open.ts";
 
@@ -27,7 +27,7 @@ try {
     new Session(path).query("OPTIMIZE TABLE t FINAL");
     say({ merged: true });
     // time passes here: the watch has to end this process.
-    await sleep(60_000);
+    await pause(60_000);
   }
 } catch (error) {
   const { code, action } = error as { code?: string; action?: string };

@@ -1,3 +1,4 @@
+import { setInterval as every } from "node:timers";
 import { TallyhouseError } from "@tallyhouse/domain";
 import type { Connection } from "./lane.ts";
 
@@ -44,7 +45,7 @@ export function watchLostWrites(path: string, connection: Connection): () => Pro
       });
     }
   };
-  const timer = setInterval(() => {
+  const timer = every(() => {
     current = current.then(look);
   }, WATCH_INTERVAL_MS).unref();
   return async () => {
