@@ -1,4 +1,6 @@
 /** The engine behind the front: one chDB session for each statement, so that nothing of one reaches another. */
+import process from "node:process";
+import { setInterval as every } from "node:timers";
 import { Session } from "chdb";
 import type { InsertHead } from "./clickhouse-statement.ts";
 
@@ -29,6 +31,22 @@ export interface Outcome {
 export interface PackedFile {
   readonly path: string;
   readonly compression: string;
+}
+
+/** See packages/clickhouse/src/lost-writes.ts: chDB goes on after a write() that the system refused, and merely counts it. */
+const REFUSED_WRITES = "SELECT value FROM system.events WHERE event = 'WriteBufferFromFileDescriptorWriteFailed'";
+/** Sources of a merge stay for 480 s. */
+const WATCH_INTERVAL_MS = 5_000;
+
+/**
+ * Ends the process before a statement whose bytes were lost is answered. A new start sets the broken parts aside and uses the
+ * sources of a broken merge again.
+ */
+async function endAfterLostWrites(session: Session): Promise<void> {
+  const refused = (await session.queryAsync(`${REFUSED_WRITES} FORMAT TabSeparated`)).text().trim();
+  if (refused === "" || refused === "0") return;
+  process.stderr.write(`The system refused ${refused} writes of the engine; is the disk full?\n`);
+  process.exit(1);
 }
 
 /** One statement's session. */
@@ -63,6 +81,7 @@ export interface Engine {
 export async function openEngine(folder: string, busy: () => Error): Promise<Engine> {
   // Held so that the engine stays open between statements.
   const keeper = new Session(folder);
+  const watch = every(() => void endAfterLostWrites(keeper), WATCH_INTERVAL_MS);
   const text = (await keeper.queryAsync("SELECT version(), timezone() FORMAT TabSeparated")).text();
   const [version = "", timezone = ""] = text.trim().split("\t");
   const waiting: (() => void)[] = [];
@@ -95,7 +114,10 @@ export async function openEngine(folder: string, busy: () => Error): Promise<Eng
         give();
       }
     },
-    close: () => keeper.close(),
+    close: () => {
+      clearInterval(watch);
+      keeper.close();
+    },
   };
 }
 
@@ -114,6 +136,7 @@ async function surround(session: Session, { database, settings, params, isReadOn
 function openSession(session: Session): OpenSession {
   const run = async (sql: string, format: string): Promise<Outcome> => {
     const result = await session.queryAsync(sql, { format });
+    await endAfterLostWrites(session);
     return {
       bytes: result.bytes(),
       rows: result.rowsRead,

@@ -50,6 +50,8 @@ const RECOVERY_KILL_MAX_MS = 1_200;
 const TWIN_MS = 10_000;
 const REFUSE_MS = 3_000;
 const DISK_FULL_MS = 3_000;
+/** The watch of the front looks every 5 s. */
+const LOST_WRITES_SEEN_MS = 6_000;
 const SHIFTED_CLOCK = new URL("shifted-clock.fixture.ts", import.meta.url).href;
 
 export const AGGREGATORS = ["aggregator1", "aggregator2"] as const;
@@ -418,19 +420,30 @@ export class Faults {
 
   async #fillDisk({ name }: Context): Promise<boolean> {
     const { watch, proxies } = this.#target;
-    const { disk } = this.#target.servers;
+    const { disk, clickhouse } = this.#target.servers;
     if (disk === null) throw new Error("ClickHouse has no small disk here");
     watch.note(name, await watch.ends());
     const failures = (): number => AGGREGATORS.reduce((sum, each) => sum + proxies[each].failures, 0);
     const before = failures();
+    let hasEnded = false;
+    const ended = (async () => {
+      await clickhouse.ended();
+      hasEnded = true;
+    })();
     await disk.fill();
     try {
-      await until(() => failures() > before, { timeoutMs: TRAP_TIMEOUT_MS, what: "an insert meets the full disk" });
+      await until(() => hasEnded || failures() > before, {
+        timeoutMs: TRAP_TIMEOUT_MS,
+        what: "an insert meets the full disk",
+      });
       // time passes here: nothing can be stored.
       await pause(DISK_FULL_MS);
     } finally {
       disk.free();
     }
+    // chDB ends when the disk took not all of its bytes, at latest when its watch looks again. Somebody starts it then.
+    await Promise.race([ended, pause(LOST_WRITES_SEEN_MS)]);
+    if (hasEnded) await restarted(clickhouse);
     return true;
   }
 }

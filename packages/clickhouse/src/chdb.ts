@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { ClickHouseLogLevel, createClient } from "@clickhouse/client";
 import { TallyhouseError } from "@tallyhouse/domain";
 import { type Connection, Lane, type Scanner, storeUnavailable } from "./lane.ts";
+import { assertNoLostWrites, watchLostWrites } from "./lost-writes.ts";
 import { removeFileNames, withNamelessFile } from "./nameless-file.ts";
 import { BACKGROUND_SETTINGS, knownSettings, READER_SETTINGS, setStatement, WRITER_SETTINGS } from "./settings.ts";
 import type { Channels } from "./store.ts";
@@ -31,8 +32,18 @@ export async function openChdb(path: string): Promise<Channels> {
   await reader.command(setStatement(knownSettings(READER_SETTINGS, known)));
   const background = await connect(path);
   await background.command(setStatement(knownSettings(BACKGROUND_SETTINGS, known)));
+  const stopWatching = watchLostWrites(path, await connect(path));
   return {
-    writer: { connection: writer, lane: new Lane(STATEMENTS_PER_CONNECTION) },
+    writer: {
+      connection: {
+        ...writer,
+        async close() {
+          await stopWatching();
+          await writer.close();
+        },
+      },
+      lane: new Lane(STATEMENTS_PER_CONNECTION),
+    },
     reader: { connection: reader, lane: new Lane(STATEMENTS_PER_CONNECTION) },
     scanner: {
       connection: await connectScanner(path, setStatement(knownSettings(READER_SETTINGS, known))),
@@ -51,24 +62,27 @@ async function connect(path: string): Promise<Connection> {
     connection: connection as unknown as PluggedConnection,
     log: { level: ClickHouseLogLevel.OFF },
   });
+  const select = async <Row>(query: string, params?: Readonly<Record<string, unknown>>): Promise<Row[]> => {
+    const result = await client.query({
+      query,
+      format: "JSONEachRow",
+      ...(params === undefined ? {} : { query_params: { ...params } }),
+    });
+    return result.json<Row>();
+  };
   return {
-    async select<Row>(query: string, params: Readonly<Record<string, unknown>> | undefined): Promise<Row[]> {
-      const result = await client.query({
-        query,
-        format: "JSONEachRow",
-        ...(params === undefined ? {} : { query_params: { ...params } }),
-      });
-      return result.json<Row>();
-    },
+    select,
     async insert({ table, columns, body }) {
       // Through a file, because rawInsert takes text formats only.
       await withNamelessFile(path, body, async (file) => {
         const target = `INSERT INTO ${table} (${columns.join(", ")})`;
         await client.command({ query: `${target} FROM INFILE '${file}' COMPRESSION 'none' FORMAT Native` });
       });
+      await assertNoLostWrites(path, select);
     },
     async command(query) {
       await client.command({ query });
+      await assertNoLostWrites(path, select);
     },
     close: async () => client.close(),
   };

@@ -87,8 +87,12 @@ export function assertIdentifiers(names: readonly string[]): void {
   for (const name of names) assert(IDENTIFIER.test(name), `not a plain identifier: ${JSON.stringify(name)}`);
 }
 
-/** An outage, or a refusal, of the analytics store. The engine's text may hold row values, so it stays in `cause`. */
+/**
+ * An outage, or a refusal, of the analytics store. The engine's text may hold row values, so it stays in `cause`. What must
+ * halt is passed on as it is: trying it again would be wrong.
+ */
 export function storeUnavailable(what: string, cause?: unknown, action: ErrorAction = "retry"): TallyhouseError {
+  if (cause instanceof TallyhouseError && cause.action === "halt") return cause;
   const code = cause === undefined ? "" : engineCodeOf(cause);
   return new TallyhouseError({
     code: "STORE_UNAVAILABLE",
