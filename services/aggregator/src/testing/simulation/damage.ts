@@ -25,9 +25,11 @@ export async function damage(world: SimWorld): Promise<void> {
     append(3);
     stored.earliestOffset = end + 1;
   } else {
+    const removedAt = stored.entries.at(-1)?.receivedAt ?? 0;
     stored.entries.length = end - 1;
-    // Later than the record that was there: equal records at one offset are the same log.
-    world.time.advanceTo(world.time.now() + 60_000);
+    // Later than the record that was there, whatever the leader's clock was then: equal records at one offset are the same log.
+    const behindMs = Math.max(0, removedAt - world.receivedAt(partition));
+    world.time.advanceTo(world.time.now() + behindMs + 60_000);
     if (kind === "re-created") append(3);
   }
   world.isDamaged = true;
