@@ -9,6 +9,8 @@ describe("configuration", () => {
     expect(parse({})).toEqual({
       REPORT_INTERVAL_MS: 60_000,
       REPORT_LATENESS_SECONDS: 900,
+      CLOSE_LATENESS_SECONDS: 3_600,
+      RERATE_INTERVAL_SECONDS: 86_400,
       SEND_CONCURRENCY_MAX: 128,
       VERIFY_SETTLE_SECONDS: 900,
       REPORT_AUTO_MAP: false,
