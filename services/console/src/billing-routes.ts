@@ -18,7 +18,12 @@ import { fieldProblemsOf, type Problem, queryInvalid, sendProblem } from "./prob
 
 /** Query of both routes. */
 export const PeriodParameters = z.strictObject({
-  customer: z.string({ error: "is required" }).min(1, "is required").max(256, "has at most 256 characters"),
+  customer: z
+    .string({ error: "is required" })
+    .min(1, "is required")
+    .max(256, "has at most 256 characters")
+    // PostgreSQL takes no NUL, and no id has any of them.
+    .refine((text) => !/\p{Cc}/u.test(text), "must hold no control characters"),
   tz: z.string().max(64).optional(),
 });
 

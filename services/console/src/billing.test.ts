@@ -214,6 +214,7 @@ describe("the running period", () => {
   it.each([
     ["customer=", 400, "QUERY_INVALID", /customer is required/],
     ["", 400, "QUERY_INVALID", /customer is required/],
+    ["customer=a%00b", 400, "QUERY_INVALID", /customer must hold no control characters/],
     ["customer=acme&tz=Mars/Base", 400, "QUERY_INVALID", /tz must be an IANA time zone/],
     ["customer=acme&period=last", 400, "QUERY_INVALID", /period is not known/],
     ["customer=who", 404, "CUSTOMER_UNKNOWN", /mode live has no customer "who"/],
